@@ -1,0 +1,336 @@
+//! The client side of the partner protocol (`docs/partner-protocol.md`): one merchant each, with
+//! a circuit breaker and a bulkhead of its own.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::Utc;
+use domain::{MerchantId, OrderId, Points, RedeemRequestId};
+use failsafe::{
+    Config, StateMachine,
+    backoff::{self, Exponential},
+    failure_policy::{self, ConsecutiveFailures},
+};
+use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::signature;
+
+/// How long an open circuit stays open at first, and at most.
+const CIRCUIT_OPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// How a merchant is reached.
+#[derive(Debug, Clone)]
+pub struct MerchantSettings {
+    /// The base URL of its partner protocol.
+    pub base_url: String,
+    /// The key that both sides sign with.
+    pub signing_key: String,
+    /// How many requests may be under way at once.
+    pub max_concurrent: usize,
+    /// After how many failures in a row it is left alone for a while.
+    pub failure_threshold: u32,
+}
+
+/// No word from the partner.
+#[derive(Debug, thiserror::Error)]
+pub enum PartnerError {
+    /// It has failed too often lately and is left alone for a while.
+    #[error("{merchant} has failed too often lately; it is left alone for a while")]
+    CircuitOpen {
+        /// The merchant.
+        merchant: MerchantId,
+    },
+    /// As many requests as allowed are under way.
+    #[error("as many requests to {merchant} as allowed are under way")]
+    Busy {
+        /// The merchant.
+        merchant: MerchantId,
+    },
+    /// The request or its answer was lost.
+    #[error("no answer from {merchant}: {reason}")]
+    Lost {
+        /// The merchant.
+        merchant: MerchantId,
+        /// What happened.
+        reason: String,
+    },
+    /// It answered that it cannot answer now.
+    #[error("{merchant} answered {status}")]
+    Unavailable {
+        /// The merchant.
+        merchant: MerchantId,
+        /// The HTTP status.
+        status: u16,
+    },
+}
+
+/// What the partner said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It delivers.
+    Confirmed {
+        /// Its confirmation id.
+        confirmation_id: Option<String>,
+    },
+    /// It will call back.
+    Pending,
+    /// It does not deliver.
+    Refused {
+        /// Its reason.
+        reason: Option<String>,
+    },
+    /// It will never confirm this id.
+    Voided,
+    /// Nothing that decides anything.
+    Unknown {
+        /// The HTTP status.
+        status: u16,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RedemptionRequest<'a> {
+    redeem_request_id: &'a RedeemRequestId,
+    order_id: &'a OrderId,
+    points: Points,
+    callback_url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusBody {
+    status: String,
+    confirmation_id: Option<String>,
+    reason: Option<String>,
+}
+
+struct Merchant {
+    settings: MerchantSettings,
+    bulkhead: Semaphore,
+    circuit: StateMachine<ConsecutiveFailures<Exponential>, ()>,
+}
+
+/// All merchants that are configured.
+#[derive(Clone)]
+pub struct Partners {
+    merchants: Arc<HashMap<MerchantId, Merchant>>,
+    client: reqwest::Client,
+    callback_base: Arc<str>,
+}
+
+impl Partners {
+    /// Clients for these merchants. `callback_base` is the address under which they reach the
+    /// api; `timeout` bounds a request.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(
+        merchants: impl IntoIterator<Item = (MerchantId, MerchantSettings)>,
+        callback_base: &str,
+        timeout: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let merchants = merchants
+            .into_iter()
+            .map(|(id, settings)| {
+                let pause = backoff::exponential(CIRCUIT_OPEN.0, CIRCUIT_OPEN.1);
+                let policy =
+                    failure_policy::consecutive_failures(settings.failure_threshold.max(1), pause);
+                let merchant = Merchant {
+                    bulkhead: Semaphore::new(settings.max_concurrent.max(1)),
+                    circuit: Config::new().failure_policy(policy).build(),
+                    settings,
+                };
+                (id, merchant)
+            })
+            .collect();
+        Ok(Self {
+            merchants: Arc::new(merchants),
+            client: reqwest::Client::builder().timeout(timeout).build()?,
+            callback_base: callback_base.trim_end_matches('/').into(),
+        })
+    }
+
+    /// Whether the merchant is configured.
+    pub fn knows(&self, merchant: &MerchantId) -> bool {
+        self.merchants.contains_key(merchant)
+    }
+
+    /// The key that both sides sign with.
+    pub fn signing_key(&self, merchant: &MerchantId) -> Option<&[u8]> {
+        self.merchants.get(merchant).map(|m| m.settings.signing_key.as_bytes())
+    }
+
+    /// Asks the merchant to deliver.
+    ///
+    /// # Errors
+    /// No word from it.
+    pub async fn confirm(
+        &self,
+        merchant: &MerchantId,
+        id: &RedeemRequestId,
+        order: &OrderId,
+        points: Points,
+        callback_id: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Said, PartnerError> {
+        let request = RedemptionRequest {
+            redeem_request_id: id,
+            order_id: order,
+            points,
+            callback_url: format!("{}/api/v1/partner-callbacks/{callback_id}", self.callback_base),
+        };
+        let body = serde_json::to_vec(&request)
+            .map_err(|e| PartnerError::Lost { merchant: merchant.clone(), reason: e.to_string() })?;
+        self.call(merchant, Method::POST, &[], Some((id, body)), timeout).await
+    }
+
+    /// Asks what became of a redemption.
+    ///
+    /// # Errors
+    /// No word from it.
+    pub async fn status(
+        &self,
+        merchant: &MerchantId,
+        id: &RedeemRequestId,
+    ) -> Result<Said, PartnerError> {
+        self.call(merchant, Method::GET, &[id.as_str()], None, None).await
+    }
+
+    /// Takes a redemption back for good.
+    ///
+    /// # Errors
+    /// No word from it.
+    pub async fn void(
+        &self,
+        merchant: &MerchantId,
+        id: &RedeemRequestId,
+    ) -> Result<Said, PartnerError> {
+        self.call(merchant, Method::POST, &[id.as_str(), "void"], None, None).await
+    }
+
+    async fn call(
+        &self,
+        id: &MerchantId,
+        method: Method,
+        path: &[&str],
+        body: Option<(&RedeemRequestId, Vec<u8>)>,
+        timeout: Option<Duration>,
+    ) -> Result<Said, PartnerError> {
+        let lost = |reason: String| PartnerError::Lost { merchant: id.clone(), reason };
+        let merchant =
+            self.merchants.get(id).ok_or_else(|| lost("it is not configured any more".into()))?;
+        let _place = merchant
+            .bulkhead
+            .try_acquire()
+            .map_err(|_| PartnerError::Busy { merchant: id.clone() })?;
+        if !merchant.circuit.is_call_permitted() {
+            return Err(PartnerError::CircuitOpen { merchant: id.clone() });
+        }
+        let mut url = reqwest::Url::parse(&merchant.settings.base_url)
+            .map_err(|e| lost(format!("its base URL: {e}")))?;
+        url.path_segments_mut()
+            .map_err(|()| lost("its base URL has no path".into()))?
+            .pop_if_empty()
+            .push("redemptions")
+            .extend(path);
+        let (key, bytes) = body.map_or((None, Vec::new()), |(key, bytes)| (Some(key), bytes));
+        let now = Utc::now().timestamp();
+        let signing_key = merchant.settings.signing_key.as_bytes();
+        let mut request = self
+            .client
+            .request(method, url)
+            .header(signature::TIMESTAMP_HEADER, now)
+            .header(signature::SIGNATURE_HEADER, signature::sign(signing_key, now, &bytes));
+        if let Some(key) = key {
+            request = request
+                .header("idempotency-key", key.as_str())
+                .header(reqwest::header::CONTENT_TYPE, "application/json")
+                .body(bytes);
+        }
+        if let Some(timeout) = timeout {
+            request = request.timeout(timeout);
+        }
+        let answer = async {
+            let response = request.send().await.map_err(|e| lost(causes(&e)))?;
+            let status = response.status();
+            let body = response.bytes().await.map_err(|e| lost(causes(&e)))?;
+            if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                return Err(PartnerError::Unavailable {
+                    merchant: id.clone(),
+                    status: status.as_u16(),
+                });
+            }
+            Ok(understand(status, &body))
+        }
+        .await;
+        match &answer {
+            Ok(_) => merchant.circuit.on_success(),
+            Err(_) => merchant.circuit.on_error(),
+        }
+        answer
+    }
+}
+
+/// An error with everything that led to it, in one line, without the address.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = if error.is_timeout() {
+        "timed out".to_owned()
+    } else if error.is_connect() {
+        "could not connect".to_owned()
+    } else {
+        "the connection broke".to_owned()
+    };
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn understand(status: StatusCode, body: &[u8]) -> Said {
+    let unknown = Said::Unknown { status: status.as_u16() };
+    let Ok(body) = serde_json::from_slice::<StatusBody>(body) else {
+        return unknown;
+    };
+    match (status.as_u16(), body.status.as_str()) {
+        (200 | 201 | 409, "CONFIRMED") => Said::Confirmed { confirmation_id: body.confirmation_id },
+        (200 | 202, "PENDING") => Said::Pending,
+        (200, "VOIDED") => Said::Voided,
+        (200 | 400 | 402..=499, "REFUSED") => Said::Refused { reason: body.reason },
+        _ => unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_word_of_the_protocol_decides_anything() {
+        let said = |status: u16, body: &str| {
+            understand(StatusCode::from_u16(status).expect("a status"), body.as_bytes())
+        };
+        assert_eq!(
+            said(200, r#"{"status":"CONFIRMED","confirmationId":"C"}"#),
+            Said::Confirmed { confirmation_id: Some("C".into()) }
+        );
+        assert_eq!(
+            said(409, r#"{"status":"CONFIRMED"}"#),
+            Said::Confirmed { confirmation_id: None }
+        );
+        assert_eq!(said(202, r#"{"status":"PENDING"}"#), Said::Pending);
+        assert_eq!(said(200, r#"{"status":"VOIDED"}"#), Said::Voided);
+        assert_eq!(
+            said(409, r#"{"status":"REFUSED","reason":"OUT_OF_STOCK"}"#),
+            Said::Refused { reason: Some("OUT_OF_STOCK".into()) }
+        );
+        assert_eq!(said(404, ""), Said::Unknown { status: 404 });
+        assert_eq!(said(401, r#"{"status":"REFUSED"}"#), Said::Unknown { status: 401 });
+        assert_eq!(said(400, "no"), Said::Unknown { status: 400 });
+        assert_eq!(said(200, r#"{"status":"MAYBE"}"#), Said::Unknown { status: 200 });
+    }
+}

@@ -1,0 +1,27 @@
+//! What Meed knows about points: total functions on values.
+//!
+//! Nothing here performs I/O, is async, reads a clock or draws a random number; time is an
+//! argument. Numbers are decided here, order is decided in `workflows`, facts are made in `store`.
+
+pub mod command;
+mod digest;
+pub mod id;
+pub mod inbound;
+mod json;
+pub mod message;
+pub mod money;
+pub mod number;
+pub mod points;
+pub mod programme;
+pub mod redemption;
+pub mod refusal;
+pub mod tier;
+
+pub use command::{Award, Command, EventType, Fact, Facts, RedeemRequest, SourceKind};
+pub use id::{CustomerId, EventId, IdError, MerchantId, OrderId, RedeemRequestId};
+pub use money::{Amount, Currency};
+pub use number::Number;
+pub use points::{Points, PointsError};
+pub use programme::{Contribution, Evaluation, Programme, ProgrammeError};
+pub use refusal::{Refusal, RefusalClass};
+pub use tier::{Tier, TierThresholds};

@@ -1,0 +1,270 @@
+//! `test`: the plan's steps in order, each timed, and a table of them at the end.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use stack::cache::Cache;
+use stack::{Component, Plan, Progress, Stack, TestStep, places, provision, toolchain};
+
+use crate::{ensure_needs, repository_command};
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+    NotReached,
+}
+
+pub(crate) fn test(plan: &Plan, suite_name: &str) -> Result<ExitCode> {
+    let suites = || {
+        plan.test
+            .suites
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let suite = plan.test.suites.get(suite_name);
+    let suite = suite
+        .with_context(|| format!("there is no suite `{suite_name}`, there are: {}", suites()))?;
+    let steps: Vec<&TestStep> = plan
+        .test
+        .steps
+        .iter()
+        .filter(|step| step.suites.iter().any(|name| name == suite_name))
+        .collect();
+    let progress = Progress::plain();
+    let cache = Cache::open()?;
+    ensure_needs(plan, &cache, &progress)?;
+    let mut bench = Bench::new(plan, &cache, &progress, &suite.env)?;
+    bench.begin_fetching(&steps);
+
+    let begun = Instant::now();
+    let mut results: Vec<(&TestStep, Outcome, Duration)> = Vec::new();
+    for step in steps {
+        if results
+            .iter()
+            .any(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)))
+        {
+            results.push((step, Outcome::NotReached, Duration::ZERO));
+            continue;
+        }
+        let begun = Instant::now();
+        eprintln!("\n── {}: {}", step.name, step.command.join(" "));
+        let outcome = bench
+            .run(step)
+            .unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        if let Outcome::Failed(why) | Outcome::Skipped(why) = &outcome {
+            eprintln!("── {}: {why}", step.name);
+        }
+        results.push((step, outcome, begun.elapsed()));
+    }
+    drop(bench);
+    Ok(print_table(suite_name, &results, begun.elapsed()))
+}
+
+fn print_table(
+    suite: &str,
+    results: &[(&TestStep, Outcome, Duration)],
+    total: Duration,
+) -> ExitCode {
+    let width = results
+        .iter()
+        .map(|(step, ..)| step.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    println!("\n./dev test {suite}");
+    let mut code = ExitCode::SUCCESS;
+    for (step, outcome, took) in results {
+        let (word, note) = match outcome {
+            Outcome::Passed => ("passed", ""),
+            Outcome::Failed(why) => {
+                code = ExitCode::FAILURE;
+                ("FAILED", why.lines().next().unwrap_or_default())
+            }
+            Outcome::Skipped(why) => ("SKIPPED", why.as_str()),
+            Outcome::NotReached => ("not reached", ""),
+        };
+        let line = format!(
+            "  {:width$}  {:>7.1} s  {word:<11}  {note}",
+            step.name,
+            took.as_secs_f64()
+        );
+        println!("{}", line.trim_end());
+    }
+    println!("  {:width$}  {:>7.1} s", "all", total.as_secs_f64());
+    code
+}
+
+/// Where the steps run: what is fetched meanwhile, and what runs beside them.
+struct Bench<'a> {
+    plan: &'a Plan,
+    cache: &'a Cache,
+    progress: &'a Progress,
+    env: Vec<(String, String)>,
+    components: Option<Receiver<Result<()>>>,
+    tools: BTreeMap<String, Receiver<Result<PathBuf>>>,
+    path: Vec<PathBuf>,
+    stack: Option<Stack>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(
+        plan: &'a Plan,
+        cache: &'a Cache,
+        progress: &'a Progress,
+        suite_env: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let env = suite_env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let path = std::env::var_os("PATH").context("PATH is not set")?;
+        let path = std::env::split_paths(&path).collect();
+        Ok(Self {
+            plan,
+            cache,
+            progress,
+            env,
+            components: None,
+            tools: BTreeMap::new(),
+            path,
+            stack: None,
+        })
+    }
+
+    /// What needs the network, or one core for long, goes on while the first steps run.
+    fn begin_fetching(&mut self, steps: &[&TestStep]) {
+        if steps.iter().any(|step| step.components) {
+            let (sender, receiver) = mpsc::channel();
+            let (cache, progress) = (self.cache.clone(), self.progress.clone());
+            thread::spawn(move || {
+                sender
+                    .send(provision(&Component::ALL, &cache, &progress).map(|_| ()))
+                    .ok()
+            });
+            self.components = Some(receiver);
+        }
+        let names: Vec<String> = steps.iter().filter_map(|step| step.tool.clone()).collect();
+        let mut senders = Vec::new();
+        for name in names {
+            let (sender, receiver) = mpsc::channel();
+            self.tools.insert(name.clone(), receiver);
+            senders.push((name, sender));
+        }
+        let (cache, progress) = (self.cache.clone(), self.progress.clone());
+        thread::spawn(move || {
+            for (name, sender) in senders {
+                sender
+                    .send(toolchain::cargo_tool(&name, &cache, &progress))
+                    .ok();
+            }
+        });
+    }
+
+    fn run(&mut self, step: &TestStep) -> Result<Outcome> {
+        if let Some(receiver) = step.tool.as_ref().and_then(|tool| self.tools.remove(tool)) {
+            let dir = receiver
+                .recv()
+                .map_err(|_| anyhow!("the tool could not be made"))??;
+            self.path.insert(0, dir);
+        }
+        if step.components {
+            self.start_components()?;
+        }
+        let mut command = repository_command(self.plan, &step.command);
+        command.env("PATH", std::env::join_paths(&self.path)?);
+        command.envs(
+            self.env
+                .iter()
+                .map(|(name, value)| (OsString::from(name), OsString::from(value))),
+        );
+        command.stdin(Stdio::null());
+        let Some(unavailable) = &step.unavailable else {
+            let status = command
+                .status()
+                .with_context(|| format!("`{}` cannot be run", step.command[0]))?;
+            return Ok(if status.success() {
+                Outcome::Passed
+            } else {
+                Outcome::Failed(status.to_string())
+            });
+        };
+        let (passed, said) = run_listening(&mut command)?;
+        Ok(if passed {
+            Outcome::Passed
+        } else if said.contains(&unavailable.says) {
+            Outcome::Skipped(unavailable.because.clone())
+        } else {
+            Outcome::Failed("it did not pass".into())
+        })
+    }
+
+    fn start_components(&mut self) -> Result<()> {
+        if let Some(receiver) = self.components.take() {
+            receiver
+                .recv()
+                .map_err(|_| anyhow!("a provisioning step panicked"))??;
+        }
+        if self.stack.is_some() {
+            return Ok(());
+        }
+        let base = self.plan.ports()?.base() + self.plan.test.port_offset;
+        let stack = Stack::builder()
+            .plan(self.plan.clone())
+            .ports(base)
+            .data_dir(places::data_dir(&self.plan.root, base)?)
+            .components(&self.plan.test.components)
+            .progress(self.progress.clone())
+            .fresh()
+            .start()?;
+        self.env
+            .extend(self.plan.test_env(stack.ports(), &stack.env())?);
+        self.stack = Some(stack);
+        Ok(())
+    }
+}
+
+/// Runs a command, passes its output on, and keeps it.
+fn run_listening(command: &mut Command) -> Result<(bool, String)> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("`{program}` cannot be run"))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (sender, receiver) = mpsc::channel();
+    let said = thread::scope(|scope| {
+        let listen = |stream: Option<Box<dyn Read + Send>>| {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                for line in stream
+                    .into_iter()
+                    .flat_map(|stream| BufReader::new(stream).lines())
+                    .map_while(Result::ok)
+                {
+                    sender.send(line).ok();
+                }
+            });
+        };
+        listen(stdout.map(|stream| Box::new(stream) as _));
+        listen(stderr.map(|stream| Box::new(stream) as _));
+        drop(sender);
+        let mut said = String::new();
+        for line in receiver {
+            writeln!(std::io::stderr(), "{line}").ok();
+            said.push_str(&line);
+            said.push('\n');
+        }
+        said
+    });
+    Ok((child.wait()?.success(), said))
+}

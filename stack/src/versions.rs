@@ -1,0 +1,112 @@
+//! The versions and checksums of everything the stack fetches, from `tools/`, compiled in.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// `go.mod` of the module whose tools are the Temporal servers.
+pub(crate) const TEMPORAL_GO_MOD: &str = include_str!("../../tools/temporal/go.mod");
+/// The checksums of every Go module behind it.
+pub(crate) const TEMPORAL_GO_SUM: &str = include_str!("../../tools/temporal/go.sum");
+/// The Maven project whose dependencies are the broker.
+pub(crate) const KAFKA_POM: &str = include_str!("../../tools/kafka/pom.xml");
+/// The checksum of each of its jars, in the format of `sha256sum`.
+pub(crate) const KAFKA_SHA256SUMS: &str = include_str!("../../tools/kafka/SHA256SUMS");
+
+static VERSIONS: LazyLock<Versions> = LazyLock::new(|| {
+    toml::from_str(include_str!("../../tools/versions.toml"))
+        .expect("tools/versions.toml is checked by a test of this crate")
+});
+
+/// What `tools/versions.toml` says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    /// Version of the Kafka broker.
+    pub kafka: String,
+    /// Version of the Temporal server.
+    pub temporal: String,
+    /// Version of Temporal's Web UI server.
+    pub temporal_ui: String,
+    /// PostgreSQL: what is accepted, and what is fetched otherwise.
+    pub postgres: PostgresVersions,
+    /// Java and Maven.
+    pub toolchain: ToolchainVersions,
+    /// Cargo's own tools by crate name.
+    pub cargo_tools: BTreeMap<String, String>,
+}
+
+/// PostgreSQL's part of [`Versions`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresVersions {
+    /// The oldest installed major version that is used as it is.
+    pub minimum_major: u32,
+    /// The version fetched from Maven Central otherwise.
+    pub version: String,
+    /// Its group and artifact, without the platform.
+    pub artifact: String,
+    /// The checksum of the jar by platform.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// The toolchain's part of [`Versions`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolchainVersions {
+    /// The oldest Java that runs the broker.
+    pub java_minimum_major: u32,
+    /// The Maven plugin that copies artifacts.
+    pub maven_dependency_plugin: String,
+}
+
+impl Versions {
+    /// The versions this build was compiled with.
+    pub fn get() -> &'static Self {
+        &VERSIONS
+    }
+}
+
+/// The Go version that `tools/temporal/go.mod` asks for, such as `1.26.8`.
+pub(crate) fn required_go() -> &'static str {
+    TEMPORAL_GO_MOD
+        .lines()
+        .find_map(|line| line.strip_prefix("go "))
+        .expect("tools/temporal/go.mod has a go line")
+        .trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_that_repeat_a_version_agree() {
+        let versions = Versions::get();
+        assert!(KAFKA_POM.contains(&format!("<version>{}</version>", versions.kafka)));
+        assert!(KAFKA_POM.contains(&format!(
+            "<version>{}</version>",
+            versions.toolchain.maven_dependency_plugin
+        )));
+        assert!(KAFKA_SHA256SUMS.contains(&format!("kafka_2.13-{}.jar", versions.kafka)));
+        assert!(TEMPORAL_GO_MOD.contains(&format!("go.temporal.io/server v{}", versions.temporal)));
+        assert!(TEMPORAL_GO_MOD.contains(&format!(
+            "github.com/temporalio/ui-server/v2 v{}",
+            versions.temporal_ui
+        )));
+        assert!(required_go().starts_with("1."));
+    }
+
+    #[test]
+    fn every_checksum_is_one() {
+        let sums = Versions::get().postgres.sha256.values().map(String::as_str);
+        let jars = KAFKA_SHA256SUMS
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        for sum in sums.chain(jars) {
+            assert_eq!(sum.len(), 64, "{sum}");
+            assert!(sum.chars().all(|digit| digit.is_ascii_hexdigit()), "{sum}");
+        }
+    }
+}

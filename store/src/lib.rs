@@ -1,0 +1,23 @@
+//! All SQL, by aggregate. Named constraints become typed errors.
+//!
+//! Everything that changes a customer's points locks that customer's row first, in the order of
+//! the customer id; a redemption's row is locked before its customer's. Knows nothing of Temporal,
+//! Kafka or HTTP.
+
+pub mod callbacks;
+mod error;
+pub mod ledger;
+pub mod outbox;
+pub mod redemptions;
+pub mod story;
+pub mod relay;
+pub mod testing;
+pub mod tiers;
+pub mod verify;
+pub mod turn;
+
+pub use error::Error;
+pub use sqlx::{PgConnection, PgPool};
+
+/// The schema, embedded.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

@@ -1,0 +1,64 @@
+//! Work that several processes could do, and one at a time should.
+
+use sqlx::{PgPool, Postgres, Transaction};
+
+use crate::Error;
+
+/// A kind of work that is done in turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Duty {
+    /// Starting redemptions that wait.
+    StartRedemptions = 1,
+    /// Starting ordered tier upgrades.
+    StartTierUpgrades = 2,
+    /// Signalling callbacks that were answered.
+    SignalCallbacks = 3,
+}
+
+/// The space of this program's advisory locks: "meed" in ASCII.
+const LOCK_SPACE: i32 = 0x6d65_6564;
+
+/// A turn; it ends when this is dropped, also when its process dies.
+pub struct Turn {
+    _transaction: Transaction<'static, Postgres>,
+}
+
+/// Takes a turn, or nothing when another process has it. Holding it is only about not doing work
+/// twice in vain: the work itself must bear being done twice.
+///
+/// # Errors
+/// What the database reports.
+pub async fn take(pool: &PgPool, duty: Duty) -> Result<Option<Turn>, Error> {
+    let mut transaction = pool.begin().await?;
+    let (taken,): (bool,) = sqlx::query_as("SELECT pg_try_advisory_xact_lock($1, $2)")
+        .bind(LOCK_SPACE)
+        .bind(duty as i32)
+        .fetch_one(&mut *transaction)
+        .await?;
+    Ok(taken.then_some(Turn { _transaction: transaction }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_at_a_time() {
+        let database = crate::testing::database().await;
+        let pool = &database.pool;
+        let turn = take(pool, Duty::StartRedemptions).await.expect("asked");
+        assert!(turn.is_some());
+        assert!(take(pool, Duty::StartRedemptions).await.expect("asked").is_none());
+        assert!(take(pool, Duty::SignalCallbacks).await.expect("asked").is_some());
+        drop(turn);
+        // The rollback is sent when the connection is next used, so the next turn may take a moment.
+        for _ in 0..100 {
+            if take(pool, Duty::StartRedemptions).await.expect("asked").is_some() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the turn never ended");
+    }
+}

@@ -1,0 +1,120 @@
+//! What the engine writes is what the contracts promise.
+
+use std::collections::BTreeSet;
+
+use domain::message::{
+    PointsAdded, Recommendation, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic,
+};
+use domain::redemption::{FailureReason, RedemptionState};
+use domain::{CustomerId, Points, RefusalClass, Tier};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{contracts, validator};
+
+fn payload_schema(topic: &str) -> Value {
+    let contract = contracts().into_iter().find(|contract| contract.topic == topic);
+    contract.expect("the topic has a contract").payload
+}
+
+#[track_caller]
+fn keeps_its_contract(topic: &str, message: &impl Serialize) {
+    let schema = payload_schema(topic);
+    let message = serde_json::to_value(message).expect("messages are JSON");
+    if let Err(error) = validator(&schema).validate(&message) {
+        panic!("{topic}: {error} in {message}");
+    }
+    let described = schema["properties"].as_object().expect("fields");
+    for field in message.as_object().expect("an object").keys() {
+        assert!(described.contains_key(field), "{topic}: {field} is not described");
+    }
+}
+
+fn customer() -> CustomerId {
+    CustomerId::new("100042").expect("an id")
+}
+
+fn points(points: i64) -> Points {
+    Points::new(points).expect("not negative")
+}
+
+#[test]
+fn every_published_message_keeps_its_contract() {
+    let at = "2026-03-14T11:20:00.310Z".parse().expect("an instant");
+    keeps_its_contract(
+        topic::REWARD_CONFIRMED,
+        &RewardConfirmed {
+            event_id: "reward-event/HS-00017".to_owned(),
+            customer_id: customer(),
+            points_awarded: points(0),
+            balance_after: points(1240),
+            source_event_id: "HS-00017".to_owned(),
+            timestamp: at,
+        },
+    );
+    keeps_its_contract(
+        topic::POINTS_ADDED,
+        &PointsAdded {
+            user_id: customer(),
+            total_points: Points::MAX,
+            difference: -40,
+        },
+    );
+    let reasons = FailureReason::ALL.into_iter().map(Some);
+    for reason in reasons.chain([None]) {
+        let (status, deducted) = match reason {
+            None => (RedemptionState::Success, 40),
+            Some(_) => (RedemptionState::Failed, 0),
+        };
+        keeps_its_contract(
+            topic::REDEEM_CONFIRMED,
+            &RedeemConfirmed {
+                redeem_request_id: "RD-00429".to_owned(),
+                customer_id: customer(),
+                points_deducted: points(deducted),
+                balance_after: points(1200),
+                status,
+                reason,
+                timestamp: at,
+            },
+        );
+    }
+    for steps in Tier::ALL.windows(2) {
+        let product = Recommendation {
+            product_id: "P-7".to_owned(),
+            name: "Espresso cups".to_owned(),
+            price: "24.90".to_owned(),
+        };
+        keeps_its_contract(
+            topic::TIER_UPGRADED,
+            &TierUpgraded {
+                user_id: customer(),
+                previous_tier: steps[0],
+                new_tier: steps[1],
+                current_points: points(540),
+                upgraded_at: at,
+                recommendations: vec![product; 3],
+                callback_id: "7b6c1f0e9a2d4c58b1f3e5d7a9c0b2d4".to_owned(),
+            },
+        );
+    }
+}
+
+#[test]
+fn reasons_and_error_classes_are_listed_in_full() {
+    fn listed(schema: &Value) -> BTreeSet<&str> {
+        let names = schema["x-open-enum"].as_array().expect("a list of values");
+        names.iter().filter_map(Value::as_str).collect()
+    }
+    let confirmed = payload_schema(topic::REDEEM_CONFIRMED);
+    assert_eq!(
+        listed(&confirmed["properties"]["reason"]),
+        FailureReason::ALL.map(FailureReason::as_str).into()
+    );
+    let contract = contracts().into_iter().find(|contract| contract.topic == topic::DEAD_LETTER);
+    let headers = contract.expect("dead letters have a contract").headers;
+    assert_eq!(
+        listed(&headers["properties"]["meed-dlq-class"]),
+        RefusalClass::ALL.map(RefusalClass::as_str).into()
+    );
+}

@@ -1,0 +1,211 @@
+//! How this process speaks with Kafka: clients with the settings that each use needs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    producer::FutureProducer,
+    topic_partition_list::{Offset, TopicPartitionList},
+};
+use workflows::contract::MessageRange;
+
+use crate::record::Record;
+
+/// How long a broker may take to tell where a partition begins and ends.
+const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long reading a range again may take; it is at most one batch.
+const READ_AGAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// After this long without an acknowledgement a message counts as not published and is sent
+/// again, in order.
+const DELIVERY_TIMEOUT_MS: &str = "10000";
+/// The largest message that is published: a dead letter is the original and a few headers.
+const PUBLISH_MAX_BYTES: &str = "4194304";
+
+/// Where Kafka is, and as whom to read it.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    /// Addresses, separated by commas.
+    pub brokers: String,
+    /// The consumer group of the intake.
+    pub group: String,
+    /// Further librdkafka properties, such as those of TLS; they win over the built-in ones.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Why a range could not be read again.
+#[derive(Debug, thiserror::Error)]
+pub enum RangeError {
+    /// It is not there any more: retention has passed or the topic was made anew. Its events
+    /// cannot be awarded from here.
+    #[error("messages {first} to {last} of {topic}, partition {partition}, have vanished: {reason}",
+        first = range.first_offset, last = range.last_offset, topic = range.topic,
+        partition = range.partition)]
+    Vanished {
+        /// The range.
+        range: MessageRange,
+        /// What was found instead.
+        reason: String,
+    },
+    /// Kafka gave no answer; it may later.
+    #[error("Kafka is out of reach: {0}")]
+    Unreachable(#[from] KafkaError),
+}
+
+impl Kafka {
+    fn client(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "meed-worker")
+            // Back within a second when a broker returns.
+            .set("reconnect.backoff.max.ms", "1000");
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// The intake's consumer.
+    ///
+    /// # Errors
+    /// When a property is unknown or invalid.
+    pub fn intake_consumer<C, T>(&self, context: C) -> KafkaResult<T>
+    where
+        C: rdkafka::consumer::ConsumerContext,
+        T: FromClientConfigAndContext<C>,
+    {
+        self.client(&[
+            ("group.id", &self.group),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "earliest"),
+            // A rebalance stops only the partitions that move.
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            // A killed worker's partitions move on after this; brokers allow no less by default.
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "1000"),
+            // A resumed partition waits for the fetch under way to return.
+            ("fetch.wait.max.ms", "50"),
+            ("fetch.queue.backoff.ms", "20"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("topic.metadata.refresh.interval.ms", "30000"),
+            ("statistics.interval.ms", "5000"),
+        ])
+        .create_with_context(context)
+    }
+
+    /// The relay's producer: acknowledged by all replicas, in order, without gaps and repetitions
+    /// of its own.
+    ///
+    /// # Errors
+    /// When a property is unknown or invalid.
+    pub fn producer(&self) -> KafkaResult<FutureProducer> {
+        self.client(&[
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            // When a message times out, nothing behind it may be delivered.
+            ("enable.gapless.guarantee", "true"),
+            ("delivery.timeout.ms", DELIVERY_TIMEOUT_MS),
+            ("message.max.bytes", PUBLISH_MAX_BYTES),
+            ("linger.ms", "1"),
+            ("compression.type", "lz4"),
+        ])
+        .create()
+    }
+
+    /// Reads a range again, with a consumer of its own that is in no group.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub async fn read_again(&self, range: MessageRange) -> Result<Vec<Record>, RangeError> {
+        let kafka = self.clone();
+        let read = tokio::task::spawn_blocking(move || kafka.read_again_blocking(range)).await;
+        read.unwrap_or_else(|e| {
+            let error = KafkaError::Canceled;
+            tracing::error!(%e, "reading a range again was cut off");
+            Err(error.into())
+        })
+    }
+
+    fn read_again_blocking(&self, range: MessageRange) -> Result<Vec<Record>, RangeError> {
+        // The group's name is only needed to be allowed to assign; it is never joined.
+        let group = format!("{}-read-again", self.group);
+        let consumer: BaseConsumer = self
+            .client(&[("group.id", &group), ("enable.auto.commit", "false")])
+            .set("auto.offset.reset", "error")
+            .create()?;
+        let vanished = |range: &MessageRange, reason: String| RangeError::Vanished {
+            range: range.clone(),
+            reason,
+        };
+        let (low, high) =
+            match consumer.fetch_watermarks(&range.topic, range.partition, WATERMARK_TIMEOUT) {
+                Err(error) if does_not_exist(&error) => {
+                    return Err(vanished(&range, error.to_string()));
+                }
+                watermarks => watermarks?,
+            };
+        if low > range.first_offset || high <= range.last_offset {
+            return Err(vanished(&range, format!("the partition holds {low} to {}", high - 1)));
+        }
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(
+            &range.topic,
+            range.partition,
+            Offset::Offset(range.first_offset),
+        )?;
+        consumer.assign(&assignment)?;
+
+        let topic: Arc<str> = Arc::from(range.topic.as_str());
+        let deadline = std::time::Instant::now() + READ_AGAIN_TIMEOUT;
+        let mut records = Vec::with_capacity(range.messages as usize);
+        loop {
+            let Some(left) = deadline.checked_duration_since(std::time::Instant::now()) else {
+                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into());
+            };
+            let Some(message) = consumer.poll(left) else { continue };
+            let record = match message {
+                Ok(message) => Record::of(&message, Arc::clone(&topic)),
+                Err(error) if does_not_exist(&error) => {
+                    return Err(vanished(&range, error.to_string()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "reading a range again goes on");
+                    continue;
+                }
+            };
+            let offset = record.offset;
+            if offset <= range.last_offset {
+                records.push(record);
+            }
+            if offset >= range.last_offset {
+                break;
+            }
+        }
+        if records.len() == range.messages as usize {
+            Ok(records)
+        } else {
+            let reason = format!("{} of {} messages are left", records.len(), range.messages);
+            Err(vanished(&range, reason))
+        }
+    }
+}
+
+fn does_not_exist(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::AutoOffsetReset
+        )
+    )
+}

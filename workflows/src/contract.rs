@@ -1,0 +1,460 @@
+//! What workflows and activities agree on: activity definitions, their wire names, inputs and
+//! results.
+//!
+//! Names and fields stand in recorded histories. Fields are only ever added, with a default.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use domain::{
+    CustomerId, Points, RedeemRequestId, Tier,
+    message::Recommendation,
+    redemption::{FailureReason, PartnerVerdict, RedemptionState},
+};
+use serde::{Deserialize, Serialize};
+use temporalio_common::ActivityError;
+use temporalio_macros::activity_definitions;
+
+// ---------------------------------------------------------------------------------------- award
+
+/// Consecutive messages of one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageRange {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first message's offset.
+    pub first_offset: i64,
+    /// The last message's offset, included.
+    pub last_offset: i64,
+    /// How many messages there are; offsets may have gaps.
+    pub messages: u32,
+}
+
+/// What became of a batch of messages. Small on purpose: it stands in the workflow's history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchOutcome {
+    /// Events posted now, with or without points.
+    pub posted: u32,
+    /// Points awarded now.
+    pub points: i64,
+    /// Events that had been posted before.
+    pub duplicates: u32,
+    /// Messages of a kind that Meed has no use for.
+    pub ignored: u32,
+    /// Messages sent to the dead letters, by class.
+    pub refused: BTreeMap<String, u32>,
+    /// The first few refusals: offset and reason.
+    pub refusals: Vec<String>,
+}
+
+/// Activities of an award batch.
+pub struct AwardActivities;
+
+#[activity_definitions]
+impl AwardActivities {
+    /// Reads the range, posts every event of it in one transaction and sends each refused one to
+    /// the dead letters. Posting a range again changes nothing.
+    #[activity(name = "post-batch")]
+    pub fn post_batch(range: MessageRange) -> Result<BatchOutcome, ActivityError> {
+        unimplemented!()
+    }
+}
+
+// --------------------------------------------------------------------------------------- redeem
+
+/// A redemption's row as a step left it. The workflow follows this, never its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedemptionView {
+    /// Where it stands.
+    pub state: RedemptionState,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<FailureReason>,
+    /// What the partner has finally said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<PartnerVerdict>,
+    /// Whether the client took it back.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// When the hold's time is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_expires_at: Option<DateTime<Utc>>,
+    /// Points deducted.
+    #[serde(default)]
+    pub points_deducted: Points,
+    /// The customer's available balance after it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance_after: Option<Points>,
+}
+
+/// Input of `reserve`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reserve {
+    /// Which redemption.
+    pub redeem_request_id: RedeemRequestId,
+    /// How long the hold may last, in milliseconds.
+    pub hold_ttl_ms: u64,
+}
+
+/// Input of `confirm-with-partner`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfirmWithPartner {
+    /// Which redemption.
+    pub redeem_request_id: RedeemRequestId,
+    /// Set on the short first attempt: how long the partner may take, in milliseconds. It is not
+    /// asked at all while its circuit is open or its bulkhead full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quick_attempt_ms: Option<u64>,
+}
+
+/// What the partner said, or why there is no word of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PartnerAnswer {
+    /// It delivers; its confirmation id, if it gave one.
+    Confirmed {
+        /// The partner's confirmation id.
+        confirmation_id: Option<String>,
+    },
+    /// It will call back.
+    Pending,
+    /// It does not deliver; recorded in the row.
+    Refused,
+    /// It will never confirm this id; recorded in the row.
+    Voided,
+    /// It knows nothing of this id, which proves nothing: a request may still be on its way.
+    Unknown,
+    /// It was not asked: the row had moved on, or a quick attempt was not possible.
+    NotAsked,
+}
+
+/// Result of every activity that speaks with a partner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartnerReply {
+    /// What it said.
+    pub answer: PartnerAnswer,
+    /// The row after what was said has been recorded.
+    pub view: RedemptionView,
+}
+
+/// Input of `settle`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settle {
+    /// Which redemption.
+    pub redeem_request_id: RedeemRequestId,
+    /// The partner's confirmation id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation_id: Option<String>,
+    /// Settle although the client took it back: the partner has said that it cannot be undone.
+    #[serde(default)]
+    pub beyond_cancel: bool,
+}
+
+/// Input of `release`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// Which redemption.
+    pub redeem_request_id: RedeemRequestId,
+    /// Why nothing is deducted.
+    pub reason: FailureReason,
+}
+
+/// Activities of a redemption.
+pub struct RedeemActivities;
+
+#[activity_definitions]
+impl RedeemActivities {
+    /// Moves the points from available to held, or ends FAILED. Mints the callback id.
+    #[activity(name = "reserve")]
+    pub fn reserve(input: Reserve) -> Result<RedemptionView, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Commits CONFIRMING, then asks the merchant to deliver, under the request id as key.
+    #[activity(name = "confirm-with-partner")]
+    pub fn confirm_with_partner(input: ConfirmWithPartner) -> Result<PartnerReply, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Asks the merchant what became of the redemption.
+    #[activity(name = "ask-partner-status")]
+    pub fn ask_partner_status(id: RedeemRequestId) -> Result<PartnerReply, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Takes the confirmation back at the merchant, for good; or learns that it stands.
+    #[activity(name = "void-at-partner")]
+    pub fn void_at_partner(id: RedeemRequestId) -> Result<PartnerReply, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Deducts the held points and writes the SUCCESS answer.
+    #[activity(name = "settle")]
+    pub fn settle(input: Settle) -> Result<RedemptionView, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Gives the held points back and writes the FAILED answer; the undo of `reserve`.
+    #[activity(name = "release")]
+    pub fn release(input: Release) -> Result<RedemptionView, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Records that the redemption is to be taken back.
+    #[activity(name = "request-cancel")]
+    pub fn request_cancel(id: RedeemRequestId) -> Result<RedemptionView, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Reads the row: what a callback or another run has recorded.
+    #[activity(name = "read-redemption")]
+    pub fn read_redemption(id: RedeemRequestId) -> Result<RedemptionView, ActivityError> {
+        unimplemented!()
+    }
+}
+
+// --------------------------------------------------------------------------------- tier upgrade
+
+/// Which order to look at which customer's tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierOrder {
+    /// The order.
+    pub order_id: i64,
+    /// The customer.
+    pub customer_id: CustomerId,
+}
+
+/// What `read-account` found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierAccount {
+    /// Available and held points together.
+    pub current_points: Points,
+    /// The customer's tier.
+    pub tier: Tier,
+    /// How often the tier has changed; the optimistic lock.
+    pub tier_version: i64,
+    /// What this order has already done, when a run before this one was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub already_upgraded: Option<Upgraded>,
+}
+
+/// What came of asking the product services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TierContext {
+    /// Up to three products.
+    pub recommendations: Vec<Recommendation>,
+    /// Services that did not answer.
+    #[serde(default)]
+    pub unreachable: Vec<String>,
+}
+
+/// Input of `gather-context`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatherContext {
+    /// The customer.
+    pub customer_id: CustomerId,
+    /// The tier the customer is due.
+    pub tier: Tier,
+}
+
+/// What came of asking the Order Service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderHistory {
+    /// How many orders the customer has placed.
+    pub orders: u32,
+}
+
+/// Input of `upgrade-tier`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeTier {
+    /// The order.
+    pub order: TierOrder,
+    /// The tier to give.
+    pub tier: Tier,
+    /// The tier version that was read; another one now means that somebody else was first.
+    pub expected_tier_version: i64,
+    /// What to recommend in the notification.
+    pub recommendations: Vec<Recommendation>,
+    /// How long the acknowledgement may take, in milliseconds.
+    pub acknowledge_within_ms: u64,
+}
+
+/// A tier that was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgraded {
+    /// The tier before.
+    pub previous_tier: Tier,
+    /// The tier now.
+    pub new_tier: Tier,
+    /// When it was given.
+    pub upgraded_at: DateTime<Utc>,
+    /// Until when the acknowledgement counts.
+    pub acknowledge_until: DateTime<Utc>,
+}
+
+/// What `upgrade-tier` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum UpgradeResult {
+    /// The tier was given and `loyalty.tierUpgraded.v1` written in the same transaction.
+    Upgraded(Upgraded),
+    /// The tier version had changed; nothing was written.
+    Conflict,
+}
+
+/// Whether the customer was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Acknowledgement {
+    /// Nobody has answered.
+    Waiting,
+    /// The acknowledger answered success.
+    Acknowledged,
+    /// The acknowledger answered failure.
+    Failed,
+    /// Nobody answered in time.
+    TimedOut,
+}
+
+/// How a tier upgrade ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TierOutcome {
+    /// The customer was below the next threshold.
+    NotDue,
+    /// Another change of the tier came first.
+    Conflict,
+    /// The tier was given and acknowledged.
+    Acknowledged,
+    /// The tier was given; the acknowledger reported failure.
+    NotificationFailed,
+    /// The tier was given; nobody acknowledged in time.
+    NotAcknowledged,
+}
+
+impl TierOutcome {
+    /// The outcome's name in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotDue => "NOT_DUE",
+            Self::Conflict => "CONFLICT",
+            Self::Acknowledged => "ACKNOWLEDGED",
+            Self::NotificationFailed => "NOTIFICATION_FAILED",
+            Self::NotAcknowledged => "NOT_ACKNOWLEDGED",
+        }
+    }
+}
+
+/// Input of `record-completion`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordCompletion {
+    /// The order.
+    pub order: TierOrder,
+    /// How it ended.
+    pub outcome: TierOutcome,
+}
+
+/// Input of `evaluate-tier`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EvaluateTier {
+    /// Available and held points together.
+    pub current_points: Points,
+    /// The customer's tier.
+    pub tier: Tier,
+}
+
+/// Activities of a tier upgrade.
+pub struct TierActivities;
+
+#[activity_definitions]
+impl TierActivities {
+    /// Reads the account and what this order has already done.
+    #[activity(name = "read-account")]
+    pub fn read_account(order: TierOrder) -> Result<TierAccount, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Decides which tier is due, by the thresholds in force.
+    #[activity(name = "evaluate-tier")]
+    pub fn evaluate_tier(input: EvaluateTier) -> Result<Option<Tier>, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Asks the Product Service and the Product Search Service at the same time.
+    #[activity(name = "gather-context")]
+    pub fn gather_context(input: GatherContext) -> Result<TierContext, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Asks the Order Service.
+    #[activity(name = "fetch-order-history")]
+    pub fn fetch_order_history(customer: CustomerId) -> Result<OrderHistory, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Gives the tier, mints the callback id and writes `loyalty.tierUpgraded.v1`, all at once.
+    #[activity(name = "upgrade-tier")]
+    pub fn upgrade_tier(input: UpgradeTier) -> Result<UpgradeResult, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Reads whether the notification has been acknowledged.
+    #[activity(name = "await-notification-ack")]
+    pub fn await_notification_ack(order: TierOrder) -> Result<Acknowledgement, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Closes the order, and opens the next one when a tier is still due.
+    #[activity(name = "record-completion")]
+    pub fn record_completion(input: RecordCompletion) -> Result<(), ActivityError> {
+        unimplemented!()
+    }
+}
+
+// ---------------------------------------------------------------------------------------- relay
+
+/// What the relay has done, as its heartbeats tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayProgress {
+    /// Messages that Kafka has acknowledged.
+    pub published: u64,
+}
+
+/// Activities of the relay.
+pub struct RelayActivities;
+
+#[activity_definitions]
+impl RelayActivities {
+    /// Publishes the outbox for `shift_seconds`, then hands over.
+    #[activity(name = "publish-outbox")]
+    pub fn publish_outbox(shift_seconds: u64) -> Result<RelayProgress, ActivityError> {
+        unimplemented!()
+    }
+}
+
+/// The definitions by type, for those who implement them.
+pub mod definition {
+    pub use super::{
+        award_activities::*, redeem_activities::*, relay_activities::*, tier_activities::*,
+    };
+}

@@ -1,0 +1,37 @@
+//! Workflow ids and task queues: the business id, so that what happened is found by its name.
+//!
+//! A redemption's id is its request id, which has no slash; every other id has one.
+
+use domain::{CustomerId, RedeemRequestId};
+
+use crate::contract::MessageRange;
+
+/// The task queue of redemptions; the api works on it, so that they can start eagerly.
+pub const REDEEM_TASK_QUEUE: &str = "redeem";
+/// The task queue of award batches; only workers that read Kafka work on it.
+pub const AWARD_TASK_QUEUE: &str = "award";
+/// The task queue of tier upgrades.
+pub const TIER_TASK_QUEUE: &str = "tier-upgrade";
+/// The task queue of the relay.
+pub const RELAY_TASK_QUEUE: &str = "relay";
+
+/// The one relay.
+pub const RELAY_WORKFLOW_ID: &str = "relay/outbox";
+
+/// The id of a redemption's workflow: the request id itself.
+pub fn redeem(id: &RedeemRequestId) -> String {
+    id.as_str().to_owned()
+}
+
+/// The id of an award batch: topic, partition and offset range.
+pub fn award(range: &MessageRange) -> String {
+    format!(
+        "award/{}/{}/{}-{}",
+        range.topic, range.partition, range.first_offset, range.last_offset
+    )
+}
+
+/// The id of a tier upgrade: the customer and the order to look.
+pub fn tier_upgrade(customer: &CustomerId, order_id: i64) -> String {
+    format!("tier-upgrade/{customer}/{order_id}")
+}

@@ -1,0 +1,21 @@
+//! The flows: one workflow per file, each the story of what happens in which order.
+//!
+//! Workflow code is deterministic and replayed. Numbers come from activities (`contract`), whose
+//! results are recorded; time limits come with the input or from `options`.
+
+#![expect(missing_docs, reason = "the SDK's macros make public items without documentation")]
+
+pub mod award;
+pub mod contract;
+pub mod id;
+pub mod options;
+pub mod redeem;
+pub mod relay;
+mod step;
+pub mod tier_upgrade;
+pub mod visibility;
+
+pub use award::AwardBatch;
+pub use redeem::Redeem;
+pub use relay::Relay;
+pub use tier_upgrade::TierUpgrade;
