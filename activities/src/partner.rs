@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::signature;
 
 /// How long an open circuit stays open at first, and at most.
-const CIRCUIT_OPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+const CIRCUIT_OPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// How a merchant is reached.
 #[derive(Debug, Clone)]

@@ -1,1 +1,16 @@
-//! placeholder
+//! What every process of Meed starts with: configuration, logging, connections, and an end that
+//! says why.
+
+pub mod customer;
+pub mod database;
+pub mod listen;
+pub mod logging;
+pub mod metrics;
+pub mod process;
+pub mod redeem;
+pub mod settings;
+pub mod shutdown;
+pub mod temporal;
+
+pub use customer::customer_key;
+pub use settings::{Profile, Settings};

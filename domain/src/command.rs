@@ -118,7 +118,10 @@ impl EventType {
 
     /// Whether such an event may carry an amount of money.
     pub const fn has_amount(self) -> bool {
-        matches!(self, Self::HotelStay | Self::Dining | Self::CasinoSpend | Self::Order)
+        matches!(
+            self,
+            Self::HotelStay | Self::Dining | Self::CasinoSpend | Self::Order
+        )
     }
 
     /// Whether such an event carries a number of nights.
@@ -203,7 +206,12 @@ impl Award {
         let amount = self.facts.amount.map(|amount| amount.to_string());
         digest.optional_text(amount.as_deref());
         digest.optional_text(self.facts.currency.as_ref().map(Currency::as_str));
-        digest.optional_text(self.facts.nights.map(|nights| nights.to_string()).as_deref());
+        digest.optional_text(
+            self.facts
+                .nights
+                .map(|nights| nights.to_string())
+                .as_deref(),
+        );
         digest.hash(&self.facts.rest);
         digest.finish()
     }
@@ -281,7 +289,10 @@ mod tests {
             customer_id: CustomerId::new("c-1").expect("an id"),
             event_type: EventType::Dining,
             occurred_at: DateTime::UNIX_EPOCH,
-            facts: Facts { amount: Amount::parse("12.50").ok(), ..Facts::default() },
+            facts: Facts {
+                amount: Amount::parse("12.50").ok(),
+                ..Facts::default()
+            },
         }
     }
 
@@ -298,9 +309,15 @@ mod tests {
     /// The hashes are in databases: when this fails, events already seen would be taken for others.
     #[test]
     fn hashes_stay_what_they_are() {
-        let hex = |hash: [u8; 32]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(hex(request().body_hash()), "dae4cc46a71482d4816e23984b7a64d7f1414aad69177f3f0bd2ef3571268a25");
-        assert_eq!(hex(award(SourceKind::RewardEvent).body_hash()), "c78f7a17232c27524a9e4908013b11371e3f416878eda47dc3bf6b7ea0c478b4");
+        let hex = |hash: [u8; 32]| hash.map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(
+            hex(request().body_hash()),
+            "dae4cc46a71482d4816e23984b7a64d7f1414aad69177f3f0bd2ef3571268a25"
+        );
+        assert_eq!(
+            hex(award(SourceKind::RewardEvent).body_hash()),
+            "c78f7a17232c27524a9e4908013b11371e3f416878eda47dc3bf6b7ea0c478b4"
+        );
     }
 
     #[test]
@@ -308,16 +325,34 @@ mod tests {
         let first = request();
         let id = |text: &str| CustomerId::new(text).expect("an id");
         let others = [
-            RedeemRequest { redeem_request_id: RedeemRequestId::new("r-2").expect("an id"), ..first.clone() },
-            RedeemRequest { customer_id: id("c-2"), ..first.clone() },
-            RedeemRequest { points: Points::new(101).expect("positive"), ..first.clone() },
-            RedeemRequest { merchant_id: MerchantId::new("M2").expect("an id"), ..first.clone() },
-            RedeemRequest { order_id: OrderId::new("o-2").expect("an id"), ..first.clone() },
+            RedeemRequest {
+                redeem_request_id: RedeemRequestId::new("r-2").expect("an id"),
+                ..first.clone()
+            },
+            RedeemRequest {
+                customer_id: id("c-2"),
+                ..first.clone()
+            },
+            RedeemRequest {
+                points: Points::new(101).expect("positive"),
+                ..first.clone()
+            },
+            RedeemRequest {
+                merchant_id: MerchantId::new("M2").expect("an id"),
+                ..first.clone()
+            },
+            RedeemRequest {
+                order_id: OrderId::new("o-2").expect("an id"),
+                ..first.clone()
+            },
         ];
         for other in others {
             assert_ne!(other.body_hash(), first.body_hash(), "{other:?}");
         }
-        let later = RedeemRequest { requested_at: Utc::now(), ..first.clone() };
+        let later = RedeemRequest {
+            requested_at: Utc::now(),
+            ..first.clone()
+        };
         assert_eq!(later.body_hash(), first.body_hash());
 
         let first = award(SourceKind::RewardEvent);
@@ -325,12 +360,24 @@ mod tests {
         let facts = |change: fn(&mut Facts)| {
             let mut facts = first.facts.clone();
             change(&mut facts);
-            Award { facts, ..first.clone() }
+            Award {
+                facts,
+                ..first.clone()
+            }
         };
         let others = [
-            Award { customer_id: id("c-2"), ..first.clone() },
-            Award { event_type: EventType::CasinoSpend, ..first.clone() },
-            Award { occurred_at: later, ..first.clone() },
+            Award {
+                customer_id: id("c-2"),
+                ..first.clone()
+            },
+            Award {
+                event_type: EventType::CasinoSpend,
+                ..first.clone()
+            },
+            Award {
+                occurred_at: later,
+                ..first.clone()
+            },
             facts(|facts| facts.amount = None),
             facts(|facts| facts.currency = Currency::parse("USD")),
             facts(|facts| facts.nights = Some(1)),
@@ -344,7 +391,10 @@ mod tests {
     #[test]
     fn the_time_of_an_envelope_is_no_part_of_the_body() {
         let first = award(SourceKind::Order);
-        let later = Award { occurred_at: Utc::now(), ..first.clone() };
+        let later = Award {
+            occurred_at: Utc::now(),
+            ..first.clone()
+        };
         assert_eq!(later.body_hash(), first.body_hash());
     }
 }

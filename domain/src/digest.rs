@@ -56,7 +56,10 @@ impl Digest {
         self.0.update(point.to_be_bytes());
     }
 
-    pub(crate) fn members<'a>(&mut self, members: impl ExactSizeIterator<Item = (&'a String, &'a Json)>) {
+    pub(crate) fn members<'a>(
+        &mut self,
+        members: impl ExactSizeIterator<Item = (&'a String, &'a Json)>,
+    ) {
         self.0.update([b'o']);
         self.count(members.len());
         for (name, value) in members {

@@ -35,17 +35,22 @@ impl Json {
         if bytes.len() > MESSAGE_MAX_BYTES {
             return Err(Refusal::new(
                 RefusalClass::PayloadTooLarge,
-                format!("the message has {} bytes, more than {MESSAGE_MAX_BYTES}", bytes.len()),
+                format!(
+                    "the message has {} bytes, more than {MESSAGE_MAX_BYTES}",
+                    bytes.len()
+                ),
             ));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(malformed("the message is empty"));
         }
-        let text = str::from_utf8(bytes)
-            .map_err(|error| malformed(format!("not UTF-8 from byte {} on", error.valid_up_to())))?;
+        let text = str::from_utf8(bytes).map_err(|error| {
+            malformed(format!("not UTF-8 from byte {} on", error.valid_up_to()))
+        })?;
         // The first pass checks the grammar of the whole message, so that a fault is reported at
         // its place in it; the passes below meet sound fragments.
-        let raw: &RawValue = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        let raw: &RawValue =
+            serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
         Self::read(raw.get(), 0)
     }
 
@@ -62,7 +67,9 @@ impl Json {
                     let value = Self::read(raw.get(), depth + 1)?;
                     if object.contains_key(&name) {
                         let name = printable(&name, 60);
-                        return Err(malformed(format!("the field \"{name}\" occurs twice in one object")));
+                        return Err(malformed(format!(
+                            "the field \"{name}\" occurs twice in one object"
+                        )));
                     }
                     object.insert(name, value);
                 }
@@ -70,14 +77,21 @@ impl Json {
             }
             Some(b'[') => {
                 let items: Vec<&RawValue> = fragment(text)?;
-                items.into_iter().map(|raw| Self::read(raw.get(), depth + 1)).collect::<Result<_, _>>().map(Self::List)
+                items
+                    .into_iter()
+                    .map(|raw| Self::read(raw.get(), depth + 1))
+                    .collect::<Result<_, _>>()
+                    .map(Self::List)
             }
             Some(b'"') => fragment(text).map(Self::Text),
             Some(b't' | b'f') => fragment(text).map(Self::Flag),
             Some(b'n') => Ok(Self::Null),
-            _ => Number::parse(text)
-                .map(Self::Number)
-                .ok_or_else(|| malformed(format!("the number {} is out of range", printable(text, 60)))),
+            _ => Number::parse(text).map(Self::Number).ok_or_else(|| {
+                malformed(format!(
+                    "the number {} is out of range",
+                    printable(text, 60)
+                ))
+            }),
         }
     }
 
@@ -136,7 +150,9 @@ mod tests {
     use super::*;
 
     fn class(text: &str) -> Option<RefusalClass> {
-        Json::parse(text.as_bytes()).err().map(|refusal| refusal.class)
+        Json::parse(text.as_bytes())
+            .err()
+            .map(|refusal| refusal.class)
     }
 
     #[test]
@@ -148,7 +164,10 @@ mod tests {
             Json::Flag(true),
             Json::Null,
         ];
-        let object = [("a".to_owned(), Json::Object(BTreeMap::new())), ("b".to_owned(), Json::List(list))];
+        let object = [
+            ("a".to_owned(), Json::Object(BTreeMap::new())),
+            ("b".to_owned(), Json::List(list)),
+        ];
         assert_eq!(json, Json::Object(object.into()));
     }
 
@@ -173,12 +192,23 @@ mod tests {
             &deep(NESTING_MAX + 1),
             &deep(100_000),
         ] {
-            assert_eq!(class(text), Some(RefusalClass::MalformedJson), "{}", printable(text, 40));
+            assert_eq!(
+                class(text),
+                Some(RefusalClass::MalformedJson),
+                "{}",
+                printable(text, 40)
+            );
         }
-        assert_eq!(Json::parse(b"{\"a\":\"\xC3\x28\"}").map_err(|r| r.class), Err(RefusalClass::MalformedJson));
+        assert_eq!(
+            Json::parse(b"{\"a\":\"\xC3\x28\"}").map_err(|r| r.class),
+            Err(RefusalClass::MalformedJson)
+        );
         let filled = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         assert_eq!(class(&filled(MESSAGE_MAX_BYTES)), None);
-        assert_eq!(class(&filled(MESSAGE_MAX_BYTES + 1)), Some(RefusalClass::PayloadTooLarge));
+        assert_eq!(
+            class(&filled(MESSAGE_MAX_BYTES + 1)),
+            Some(RefusalClass::PayloadTooLarge)
+        );
     }
 
     proptest! {

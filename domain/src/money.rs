@@ -84,11 +84,16 @@ impl Currency {
     /// Reads a code. `None` when it is not three letters from A to Z.
     pub fn parse(code: &str) -> Option<Self> {
         let code: [u8; 3] = code.as_bytes().try_into().ok()?;
-        code.iter().all(u8::is_ascii_uppercase).then_some(Self(code))
+        code.iter()
+            .all(u8::is_ascii_uppercase)
+            .then_some(Self(code))
     }
 
     /// The code.
-    #[expect(clippy::missing_panics_doc, reason = "reading a code lets only ASCII letters through")]
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "reading a code lets only ASCII letters through"
+    )]
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("a currency holds three ASCII letters")
     }
@@ -112,20 +117,32 @@ mod tests {
 
     #[test]
     fn amounts_are_exact() {
-        let sum = Amount::parse("0.1").expect("an amount").get() + Amount::parse("0.2").expect("an amount").get();
+        let sum = Amount::parse("0.1").expect("an amount").get()
+            + Amount::parse("0.2").expect("an amount").get();
         assert_eq!(sum, Amount::parse("0.3").expect("an amount").get());
         let largest = Amount::parse("999999999999999999.999999999").expect("an amount");
         assert_eq!(largest.to_string(), "999999999999999999.999999999");
         assert_eq!(largest.billionths(), 10_u128.pow(27) - 1);
-        assert_eq!(Amount::parse("12.5000000000000").expect("an amount").to_string(), "12.5");
-        assert_eq!(Amount::parse("1e3").expect("an amount").billionths(), 10_u128.pow(12));
+        assert_eq!(
+            Amount::parse("12.5000000000000")
+                .expect("an amount")
+                .to_string(),
+            "12.5"
+        );
+        assert_eq!(
+            Amount::parse("1e3").expect("an amount").billionths(),
+            10_u128.pow(12)
+        );
         assert_eq!(Amount::parse("-0").expect("zero"), Amount::default());
     }
 
     #[test]
     fn what_is_no_amount_is_refused() {
         assert_eq!(Amount::parse("-0.01"), Err(AmountError::Negative));
-        assert_eq!(Amount::parse("1000000000000000000"), Err(AmountError::TooLarge));
+        assert_eq!(
+            Amount::parse("1000000000000000000"),
+            Err(AmountError::TooLarge)
+        );
         assert_eq!(Amount::parse("1e18"), Err(AmountError::TooLarge));
         assert_eq!(Amount::parse("1e400"), Err(AmountError::TooLarge));
         assert_eq!(Amount::parse("0.0000000001"), Err(AmountError::TooFine));
@@ -137,7 +154,10 @@ mod tests {
 
     #[test]
     fn a_currency_is_three_capital_letters() {
-        assert_eq!(Currency::parse("EUR").map(|c| c.to_string()), Some("EUR".to_owned()));
+        assert_eq!(
+            Currency::parse("EUR").map(|c| c.to_string()),
+            Some("EUR".to_owned())
+        );
         for code in ["", "eur", "EURO", "E1R", "€"] {
             assert_eq!(Currency::parse(code), None, "{code}");
         }

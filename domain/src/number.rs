@@ -44,14 +44,22 @@ impl Number {
         let significant = written.trim_start_matches('0');
         let digits = significant.trim_end_matches('0');
         if digits.is_empty() {
-            return Some(Self { negative: false, digits: String::new(), point: 0 });
+            return Some(Self {
+                negative: false,
+                digits: String::new(),
+                point: 0,
+            });
         }
         let exponent: i64 = exponent.map_or(Ok(0), str::parse).ok()?;
         let leading_zeros = written.len() - significant.len();
         let point = exponent
             .checked_add(i64::try_from(whole.len()).ok()?)?
             .checked_sub(i64::try_from(leading_zeros).ok()?)?;
-        Some(Self { negative, digits: digits.to_owned(), point })
+        Some(Self {
+            negative,
+            digits: digits.to_owned(),
+            point,
+        })
     }
 
     /// Whether it is below zero.
@@ -86,7 +94,10 @@ impl Number {
         }
         // What is left to the right of the digits: 10^zeros.
         let length = i64::try_from(self.digits.len()).ok()?;
-        let zeros = self.point.checked_sub(length)?.checked_add(i64::from(decimals))?;
+        let zeros = self
+            .point
+            .checked_sub(length)?
+            .checked_add(i64::from(decimals))?;
         let factor = 10_u128.checked_pow(u32::try_from(zeros).ok()?)?;
         self.digits.parse::<u128>().ok()?.checked_mul(factor)
     }
@@ -110,7 +121,11 @@ impl Ord for Number {
             (false, true) => -1,
             (false, false) => 1,
         };
-        let magnitude = || self.point.cmp(&other.point).then_with(|| self.digits.cmp(&other.digits));
+        let magnitude = || {
+            self.point
+                .cmp(&other.point)
+                .then_with(|| self.digits.cmp(&other.digits))
+        };
         sign(self).cmp(&sign(other)).then_with(|| match sign(self) {
             0 => Ordering::Equal,
             1 => magnitude(),
@@ -152,7 +167,9 @@ impl fmt::Display for Number {
         } else if self.point >= length && self.point <= PLAIN_MAX {
             write!(f, "{}{}", self.digits, repeat(self.point - length))
         } else if self.point > 0 && self.point < length {
-            let (whole, fraction) = self.digits.split_at(usize::try_from(self.point).unwrap_or(0));
+            let (whole, fraction) = self
+                .digits
+                .split_at(usize::try_from(self.point).unwrap_or(0));
             write!(f, "{whole}.{fraction}")
         } else if self.point <= 0 && self.point > -PLAIN_MAX {
             write!(f, "0.{}{}", repeat(-self.point), self.digits)
@@ -187,8 +204,25 @@ mod tests {
     #[test]
     fn only_the_notation_of_json_is_read() {
         for text in [
-            "", "-", "+1", ".5", "5.", "01", "1e", "1e+", "0x10", "1_000", "1,5", " 1", "1 ", "NaN", "--1", "1.2.3",
-            "1e5e5", "١", "1e99999999999999999999",
+            "",
+            "-",
+            "+1",
+            ".5",
+            "5.",
+            "01",
+            "1e",
+            "1e+",
+            "0x10",
+            "1_000",
+            "1,5",
+            " 1",
+            "1 ",
+            "NaN",
+            "--1",
+            "1.2.3",
+            "1e5e5",
+            "١",
+            "1e99999999999999999999",
         ] {
             assert_eq!(Number::parse(text), None, "{text}");
         }

@@ -103,7 +103,10 @@ impl Refusal {
     /// A refusal. The reason is cut at [`REASON_MAX_CHARS`] and freed of control characters, so
     /// that it can stand in a header, a log line and a database column.
     pub fn new(class: RefusalClass, reason: impl AsRef<str>) -> Self {
-        Self { class, reason: printable(reason.as_ref(), REASON_MAX_CHARS) }
+        Self {
+            class,
+            reason: printable(reason.as_ref(), REASON_MAX_CHARS),
+        }
     }
 }
 
@@ -112,7 +115,13 @@ pub(crate) fn printable(text: &str, chars_max: usize) -> String {
     let mut kept: String = text
         .chars()
         .take(chars_max)
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
         .collect();
     if text.chars().nth(chars_max).is_some() {
         kept.pop();

@@ -107,6 +107,8 @@ pub struct Launch {
     pub stop_seconds: u64,
     /// How long it may take to serve.
     pub ready_seconds: u64,
+    /// A file that keeps a second process from starting and whose first line is the pid of the first.
+    pub lock_file: Option<PathBuf>,
     /// How often a start that fails is tried.
     pub attempts: u32,
     /// Digest of what else decides how it runs, such as a configuration file.
@@ -183,6 +185,7 @@ impl Service {
             farewell: Farewell::Terminate,
             stop_seconds: self.stop_seconds,
             ready_seconds: self.ready_seconds,
+            lock_file: None,
             attempts: 1,
             configuration: String::new(),
         })

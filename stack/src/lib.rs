@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 pub mod cache;
 pub mod command;
 mod component;
@@ -36,6 +37,7 @@ mod template;
 pub mod toolchain;
 mod versions;
 
+pub use builder::StackBuilder;
 pub use component::Component;
 pub use launch::{Launch, Readiness, Service};
 pub use plan::{
@@ -44,5 +46,5 @@ pub use plan::{
 pub use ports::Ports;
 pub use progress::{Progress, Task};
 pub use provision::{Provisioned, provision};
-pub use stack::{Change, Health, Stack, StackBuilder, Status};
+pub use stack::{Change, Health, Stack, Status};
 pub use versions::Versions;

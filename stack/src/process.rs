@@ -1,7 +1,7 @@
 //! Processes by identity rather than by number: a pid may be given to somebody else, a pid with its start time not.
 
-#[cfg(target_os = "linux")]
 use std::fs;
+use std::path::Path;
 #[cfg(not(target_os = "linux"))]
 use std::process::Command;
 use std::thread;
@@ -82,6 +82,42 @@ impl Identity {
         }
         true
     }
+}
+
+/// Removes a lock file whose holder is a zombie. Programs take a zombie for a living process, and where nothing collects
+/// orphans, as in many containers, a killed process stays one. The file stays while anything works in its directory.
+pub(crate) fn remove_lock_of_zombie(lock_file: &Path) {
+    let holder = || {
+        fs::read_to_string(lock_file)
+            .ok()?
+            .lines()
+            .next()?
+            .trim()
+            .parse::<i32>()
+            .ok()
+    };
+    let Some(facts) = holder().and_then(facts) else {
+        return;
+    };
+    if !facts.runs && !works_in(lock_file.parent().unwrap_or(lock_file)) {
+        fs::remove_file(lock_file).ok();
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn works_in(dir: &Path) -> bool {
+    let Ok(dir) = fs::canonicalize(dir) else {
+        return true;
+    };
+    parents()
+        .into_iter()
+        .any(|(pid, _)| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn works_in(_dir: &Path) -> bool {
+    // Other systems collect orphans at once, so that there is no zombie to ask about.
+    true
 }
 
 struct Facts {

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::Flock;
 use nix::sys::signal::Signal;
 
-use crate::cache::{self, Cache};
+use crate::builder::{External, StackBuilder};
+use crate::cache;
 use crate::command;
 use crate::component::kafka::BrokerPorts;
 use crate::component::{Component, kafka, postgres, temporal};
@@ -22,9 +23,9 @@ use crate::launch::{Farewell, Launch, Service};
 use crate::places;
 use crate::plan::Plan;
 use crate::ports::Ports;
-use crate::process::Identity;
+use crate::process::{self, Identity};
 use crate::progress::{Progress, Task};
-use crate::provision::{Provisioned, provision};
+use crate::provision::Provisioned;
 use crate::state::{Entry, State, now_unix_seconds, program_stamp};
 
 const LOG_TAIL_LINES: usize = 25;
@@ -37,174 +38,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const SENTINEL: &str = r#"if read -r word; then exit 0; fi
 while read -r signal target; do kill -s "$signal" -- "$target"; done <"$0" 2>/dev/null
 rm -f "$0""#;
-
-/// Servers elsewhere that take the place of components.
-#[derive(Debug, Clone, Default)]
-struct External {
-    database_url: Option<String>,
-    kafka_brokers: Option<String>,
-    temporal_address: Option<String>,
-    temporal_http_url: Option<String>,
-    temporal_ui_url: Option<String>,
-}
-
-impl External {
-    fn from_environment() -> Self {
-        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            database_url: read("MEED_EXTERNAL_DATABASE_URL"),
-            kafka_brokers: read("MEED_EXTERNAL_KAFKA_BROKERS"),
-            temporal_address: read("MEED_EXTERNAL_TEMPORAL_ADDRESS"),
-            temporal_http_url: read("MEED_EXTERNAL_TEMPORAL_HTTP_URL"),
-            temporal_ui_url: read("MEED_EXTERNAL_TEMPORAL_UI_URL"),
-        }
-    }
-}
-
-/// Says what a stack is made of.
-#[derive(Debug)]
-#[must_use = "nothing happens before `start` or `open`"]
-pub struct StackBuilder {
-    ports: Ports,
-    data_dir: Option<PathBuf>,
-    components: Vec<Component>,
-    plan: Option<Plan>,
-    fresh: bool,
-    progress: Progress,
-    external: External,
-    database: String,
-    namespace: String,
-}
-
-impl StackBuilder {
-    /// The block of ports that begins at `base`. Call it after [`plan`](Self::plan) if both are used.
-    pub fn ports(mut self, base: u16) -> Self {
-        self.ports = self
-            .plan
-            .as_ref()
-            .map_or_else(|| Ports::at(base), |plan| plan.ports_at(base));
-        self
-    }
-
-    /// Ports that were chosen one by one.
-    pub fn chosen_ports(mut self, ports: Ports) -> Self {
-        self.ports = ports;
-        self
-    }
-
-    /// Where data, logs and state are kept; `target/stack/<first port>` under the current directory by default, or for
-    /// root in the system's temporary directory.
-    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.data_dir = Some(dir.into());
-        self
-    }
-
-    /// The components to run; all by default.
-    pub fn components(mut self, components: &[Component]) -> Self {
-        self.components = components.to_vec();
-        self
-    }
-
-    /// The plan whose variables and services the stack has.
-    pub fn plan(mut self, plan: Plan) -> Self {
-        self.ports = plan.ports_at(self.ports.base());
-        self.database.clone_from(&plan.database);
-        self.namespace.clone_from(&plan.namespace);
-        self.plan = Some(plan);
-        self
-    }
-
-    /// PostgreSQL's database and its role, `app` by default.
-    pub fn database(mut self, name: impl Into<String>) -> Self {
-        self.database = name.into();
-        self
-    }
-
-    /// Temporal's namespace, `default` by default.
-    pub fn namespace(mut self, name: impl Into<String>) -> Self {
-        self.namespace = name.into();
-        self
-    }
-
-    /// Removes the data of an earlier run first.
-    pub fn fresh(mut self) -> Self {
-        self.fresh = true;
-        self
-    }
-
-    /// How progress is shown; quiet by default.
-    pub fn progress(mut self, progress: Progress) -> Self {
-        self.progress = progress;
-        self
-    }
-
-    /// Uses running servers in place of components where a variable `MEED_EXTERNAL_…` names one.
-    pub fn external_from_environment(mut self) -> Self {
-        self.external = External::from_environment();
-        self
-    }
-
-    /// The stack as it is now, with nothing started or ended.
-    pub fn open(self) -> Result<Stack> {
-        let data_dir = match self.data_dir {
-            Some(dir) => std::path::absolute(dir)?,
-            None => default_data_dir(self.ports.base())?,
-        };
-        let mut components = self.components;
-        if self.external.kafka_brokers.is_some() {
-            components.retain(|component| *component != Component::Kafka);
-        }
-        if self.external.temporal_address.is_some() {
-            components.retain(|component| *component != Component::Temporal);
-        }
-        // Temporal keeps its own databases in the stack's PostgreSQL, wherever the application's is.
-        let needs_postgres = components.contains(&Component::Temporal);
-        if self.external.database_url.is_some() && !needs_postgres {
-            components.retain(|component| *component != Component::Postgres);
-        } else if needs_postgres && !components.contains(&Component::Postgres) {
-            components.push(Component::Postgres);
-        }
-        let mut stack = Stack {
-            env: Vec::new(),
-            data_dir,
-            ports: self.ports,
-            components,
-            plan: self.plan,
-            external: self.external,
-            database: self.database,
-            namespace: self.namespace,
-            progress: self.progress,
-            children: Mutex::default(),
-            held: Mutex::default(),
-            sentinel: Mutex::default(),
-        };
-        stack.env = stack.filled_in_env()?;
-        Ok(stack)
-    }
-
-    /// Provisions and starts the components. What a run that died left behind in the data directory is ended first.
-    pub fn start(self) -> Result<Stack> {
-        let fresh = self.fresh;
-        let stack = self.open()?;
-        let provisioned = provision(&stack.components, &Cache::open()?, &stack.progress)?;
-        stack.end_leftovers()?;
-        if fresh {
-            stack.wipe()?;
-        }
-        stack.take_ownership()?;
-        stack.start_components(&provisioned)?;
-        Ok(stack)
-    }
-}
-
-fn default_data_dir(base: u16) -> Result<PathBuf> {
-    let parent = if places::is_root() {
-        std::env::temp_dir().join("stack")
-    } else {
-        Path::new("target/stack").into()
-    };
-    Ok(std::path::absolute(parent.join(base.to_string()))?)
-}
 
 /// See [`Stack::begin_change`].
 #[derive(Debug)]
@@ -244,19 +77,19 @@ pub struct Status {
 /// shell process when the process that holds it dies; see [`detach`](Self::detach).
 #[derive(Debug)]
 pub struct Stack {
-    env: Vec<(String, String)>,
-    data_dir: PathBuf,
-    ports: Ports,
-    components: Vec<Component>,
-    plan: Option<Plan>,
-    external: External,
-    database: String,
-    namespace: String,
-    progress: Progress,
-    children: Mutex<HashMap<String, Child>>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) ports: Ports,
+    pub(crate) components: Vec<Component>,
+    pub(crate) plan: Option<Plan>,
+    pub(crate) external: External,
+    pub(crate) database: String,
+    pub(crate) namespace: String,
+    pub(crate) progress: Progress,
+    pub(crate) children: Mutex<HashMap<String, Child>>,
     /// The processes that end with this value.
-    held: Mutex<BTreeSet<String>>,
-    sentinel: Mutex<Option<Child>>,
+    pub(crate) held: Mutex<BTreeSet<String>>,
+    pub(crate) sentinel: Mutex<Option<Child>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -266,17 +99,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Stack {
     /// Begins a stack of all components at port 20000.
     pub fn builder() -> StackBuilder {
-        StackBuilder {
-            ports: Ports::at(20000),
-            data_dir: None,
-            components: Component::ALL.to_vec(),
-            plan: None,
-            fresh: false,
-            progress: Progress::quiet(),
-            external: External::default(),
-            database: "app".into(),
-            namespace: "default".into(),
-        }
+        StackBuilder::new()
     }
 
     /// Where data, logs and state are.
@@ -317,7 +140,7 @@ impl Stack {
         self.env.clone()
     }
 
-    fn filled_in_env(&self) -> Result<Vec<(String, String)>> {
+    pub(crate) fn filled_in_env(&self) -> Result<Vec<(String, String)>> {
         let ports = &self.ports;
         let port = |name| ports.get(name);
         let external = &self.external;
@@ -817,6 +640,9 @@ impl Stack {
         if fs::metadata(&launch.log).is_ok_and(|metadata| metadata.len() > LOG_LIMIT_BYTES) {
             fs::rename(&launch.log, launch.log.with_extension("old.log"))?;
         }
+        if let Some(lock_file) = &launch.lock_file {
+            process::remove_lock_of_zombie(lock_file);
+        }
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -943,7 +769,7 @@ impl Stack {
         ended
     }
 
-    fn end_leftovers(&self) -> Result<()> {
+    pub(crate) fn end_leftovers(&self) -> Result<()> {
         if !self.data_dir.exists() {
             return Ok(());
         }

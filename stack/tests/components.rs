@@ -11,14 +11,19 @@ use std::time::Duration;
 use stack::probe::{self, PostgresAddress};
 use stack::{Component, Health, Service, Stack};
 
-const PORTS: u16 = 23500;
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The first of four blocks of ports.
+fn port_base() -> u16 {
+    let of_this_run = std::env::var("MEED_TEST_PORT_BASE");
+    of_this_run.map_or(23500, |base| base.parse::<u16>().unwrap() + 400)
+}
 
 /// A directory that the account PostgreSQL runs as may enter.
 fn data_dir(name: &str) -> PathBuf {
     std::env::temp_dir()
         .join("stack-tests")
-        .join(format!("{name}-{PORTS}"))
+        .join(format!("{name}-{}", port_base()))
 }
 
 fn ask(stack: &Stack, sql: &str) -> Vec<Vec<String>> {
@@ -44,7 +49,7 @@ fn health(stack: &Stack, name: &str) -> Health {
 fn each_component_comes_back_after_a_kill() {
     let dir = data_dir("all");
     let stack = Stack::builder()
-        .ports(PORTS)
+        .ports(port_base())
         .data_dir(&dir)
         .namespace("trial")
         .fresh()
@@ -107,18 +112,20 @@ fn bare(name: &str, ports: u16) -> Stack {
 
 #[test]
 fn a_service_that_dies_at_its_start_leaves_its_last_words() {
-    let stack = bare("dying", PORTS + 100);
+    let stack = bare("dying", port_base() + 100);
     let mut service = Service::new("dying", "sh");
     service.args = vec!["-c".into(), "echo the wheel is broken; exit 3".into()];
     service.ready_url = Some(format!("http://{}/", stack.address("temporal-ui").unwrap()));
     let message = stack.start_service(service).unwrap_err().to_string();
     assert!(message.contains("the wheel is broken"), "{message}");
     assert!(message.contains("exit status 3"), "{message}");
+    stack.end_all().unwrap();
+    stack.wipe().unwrap();
 }
 
 #[test]
 fn a_service_is_started_again_only_when_it_has_changed() {
-    let stack = bare("changing", PORTS + 200);
+    let stack = bare("changing", port_base() + 200);
     let service = |seconds: &str| {
         let mut service = Service::new("sleeper", "sleep");
         service.args = vec![seconds.into()];
@@ -139,7 +146,7 @@ fn a_service_is_started_again_only_when_it_has_changed() {
 
 #[test]
 fn a_taken_port_is_refused_before_anything_starts() {
-    let base = PORTS + 300;
+    let base = port_base() + 300;
     let _taken = std::net::TcpListener::bind(("127.0.0.1", base + 10)).unwrap();
     let stack = Stack::builder()
         .ports(base)
@@ -148,4 +155,5 @@ fn a_taken_port_is_refused_before_anything_starts() {
     let message = stack.start().unwrap_err().to_string();
     assert!(message.contains(&(base + 10).to_string()), "{message}");
     assert!(message.contains("MEED_POSTGRES_PORT"), "{message}");
+    std::fs::remove_dir_all(data_dir("taken")).unwrap();
 }

@@ -187,27 +187,27 @@ pub async fn post_awards(
     workflow_id: &str,
     awards: &[Award],
 ) -> Result<Vec<Posting>, Error> {
+    let mut known = known_events(conn, awards).await?;
+    // Refused before any account is opened for it; an event that was posted stays a duplicate,
+    // whatever the rules say of it by now.
     let mut postings: Vec<Option<Posting>> = awards
         .iter()
-        .map(|award| programme.evaluate(award, Tier::default()).err().map(Posting::Refused))
+        .map(|award| {
+            if known.contains_key(&event_key(award)) {
+                return None;
+            }
+            programme.evaluate(award, Tier::default()).err().map(Posting::Refused)
+        })
         .collect();
-    let acceptable: Vec<&Award> = awards
+    let new: Vec<&Award> = awards
         .iter()
         .zip(&postings)
-        .filter_map(|(award, posting)| posting.is_none().then_some(award))
+        .filter(|(award, posting)| posting.is_none() && !known.contains_key(&event_key(award)))
+        .map(|(award, _)| award)
         .collect();
-    if acceptable.is_empty() {
-        return Ok(postings.into_iter().flatten().collect());
-    }
-
-    let mut known = known_events(conn, &acceptable).await?;
-    let fresh: BTreeSet<&str> = acceptable
-        .iter()
-        .filter(|award| !known.contains_key(&event_key(award)))
-        .map(|award| award.customer_id.as_str())
-        .collect();
+    let fresh: BTreeSet<&str> = new.iter().map(|award| award.customer_id.as_str()).collect();
+    let days: BTreeSet<NaiveDate> = new.iter().map(|award| award.day()).collect();
     let mut accounts = lock_accounts(conn, &fresh).await?;
-    let days: BTreeSet<NaiveDate> = acceptable.iter().map(|award| award.day()).collect();
     let mut spent = daily_awards(conn, &fresh, &days).await?;
     let mut capped: BTreeSet<(String, String, NaiveDate)> = BTreeSet::new();
 
@@ -339,7 +339,7 @@ fn event_key(award: &Award) -> EventKey {
 
 async fn known_events(
     conn: &mut PgConnection,
-    awards: &[&Award],
+    awards: &[Award],
 ) -> Result<HashMap<EventKey, Vec<u8>>, Error> {
     let sources: Vec<&str> = awards.iter().map(|a| a.source.as_str()).collect();
     let ids: Vec<&str> = awards.iter().map(|a| a.event_id.as_str()).collect();

@@ -4,8 +4,11 @@
 //! the customer id; a redemption's row is locked before its customer's. Knows nothing of Temporal,
 //! Kafka or HTTP.
 
+pub mod audit;
 pub mod callbacks;
 mod error;
+pub mod health;
+pub mod idempotency;
 pub mod ledger;
 pub mod outbox;
 pub mod redemptions;
@@ -18,6 +21,9 @@ pub mod turn;
 
 pub use error::Error;
 pub use sqlx::{PgConnection, PgPool};
+
+/// A transaction that outlives the call it was begun in.
+pub type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
 
 /// The schema, embedded.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

@@ -22,6 +22,8 @@ pub struct ShardFront {
     pub messages: Vec<Waiting>,
 }
 
+type Row = (i64, String, Option<Vec<u8>>, serde_json::Value, Vec<u8>);
+
 /// How much waits in the outbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Backlog {
@@ -68,7 +70,7 @@ pub async fn lock_front(
     if held.is_none() {
         return Ok(None);
     }
-    let rows: Vec<(i64, String, Option<Vec<u8>>, serde_json::Value, Vec<u8>)> = sqlx::query_as(
+    let rows: Vec<Row> = sqlx::query_as(
         "SELECT outbox_id, topic, message_key, headers, body
          FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY outbox_id) - octet_length(body)
                          AS bytes_before
@@ -121,9 +123,12 @@ impl ShardFront {
 /// What the database reports.
 pub async fn backlog(pool: &PgPool) -> Result<Backlog, Error> {
     let (messages, oldest_age_seconds): (i64, f64) = sqlx::query_as(
-        "SELECT count(*),
-                coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
-         FROM outbox WHERE published_at IS NULL",
+        "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL),
+                coalesce(extract(epoch FROM clock_timestamp() - min(front.created_at)), 0)::float8
+         FROM outbox_shards AS s
+         CROSS JOIN LATERAL (SELECT created_at FROM outbox AS o
+                             WHERE o.shard = s.shard AND o.published_at IS NULL
+                             ORDER BY outbox_id LIMIT 1) AS front",
     )
     .fetch_one(pool)
     .await?;

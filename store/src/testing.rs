@@ -17,8 +17,16 @@ pub struct TestDatabase {
 pub async fn database() -> TestDatabase {
     let server = std::env::var("MEED_TEST_DATABASE_URL")
         .expect("MEED_TEST_DATABASE_URL names a PostgreSQL server; `./dev test` sets it");
+    database_on(&server).await
+}
+
+/// The same, on the server with this address.
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn database_on(server: &str) -> TestDatabase {
     let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-    let mut admin = PgConnection::connect(&server).await.expect("the test server answers");
+    let mut admin = PgConnection::connect(server).await.expect("the test server answers");
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
         .execute(&mut admin)
         .await

@@ -24,8 +24,8 @@ const CHECKS: [(&str, &str); 7] = [
         "every balance equals the fold of its transfers",
         "WITH fold AS (
              SELECT customer_id,
-                    sum(CASE 'AVAILABLE' WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END) AS available,
-                    sum(CASE 'HELD' WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END) AS held,
+                    sum(CASE 'AVAILABLE'::account_kind WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END) AS available,
+                    sum(CASE 'HELD'::account_kind WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END) AS held,
                     sum(CASE WHEN debit_account = 'ISSUANCE' THEN amount ELSE 0 END) AS lifetime,
                     count(*) AS version
              FROM transfers GROUP BY customer_id)
@@ -46,9 +46,9 @@ const CHECKS: [(&str, &str); 7] = [
                FROM transfers WINDOW w AS (PARTITION BY customer_id ORDER BY customer_version)) t
          WHERE customer_version <> version_before + 1
             OR available_after <> available_before
-               + CASE 'AVAILABLE' WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END
+               + CASE 'AVAILABLE'::account_kind WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END
             OR held_after <> held_before
-               + CASE 'HELD' WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END
+               + CASE 'HELD'::account_kind WHEN credit_account THEN amount WHEN debit_account THEN -amount ELSE 0 END
          ORDER BY transfer_id",
     ),
     (

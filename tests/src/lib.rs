@@ -1,1 +1,9 @@
-//! placeholder
+//! What the whole-stack tests share: the components, once for all tests of a process, and benches
+//! on which one flow runs with real Temporal, a real database and a partner that obeys.
+
+#![expect(missing_docs, reason = "the SDK's macros make public items without documentation")]
+
+pub mod components;
+pub mod faults;
+pub mod redeem_bench;
+pub mod tier_bench;

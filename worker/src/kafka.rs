@@ -1,6 +1,6 @@
 //! How this process speaks with Kafka: clients with the settings that each use needs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientConfig,
@@ -31,8 +31,6 @@ pub struct Kafka {
     pub brokers: String,
     /// The consumer group of the intake.
     pub group: String,
-    /// Further librdkafka properties, such as those of TLS; they win over the built-in ones.
-    pub properties: BTreeMap<String, String>,
 }
 
 /// Why a range could not be read again.
@@ -55,18 +53,15 @@ pub enum RangeError {
 }
 
 impl Kafka {
-    fn client(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+    fn client(&self, properties: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "meed-worker")
             // Back within a second when a broker returns.
             .set("reconnect.backoff.max.ms", "1000");
-        for (name, value) in defaults {
+        for (name, value) in properties {
             config.set(*name, *value);
-        }
-        for (name, value) in &self.properties {
-            config.set(name, value);
         }
         config
     }
@@ -125,7 +120,7 @@ impl Kafka {
     /// [`RangeError`].
     pub async fn read_again(&self, range: MessageRange) -> Result<Vec<Record>, RangeError> {
         let kafka = self.clone();
-        let read = tokio::task::spawn_blocking(move || kafka.read_again_blocking(range)).await;
+        let read = tokio::task::spawn_blocking(move || kafka.read_again_blocking(&range)).await;
         read.unwrap_or_else(|e| {
             let error = KafkaError::Canceled;
             tracing::error!(%e, "reading a range again was cut off");
@@ -133,7 +128,7 @@ impl Kafka {
         })
     }
 
-    fn read_again_blocking(&self, range: MessageRange) -> Result<Vec<Record>, RangeError> {
+    fn read_again_blocking(&self, range: &MessageRange) -> Result<Vec<Record>, RangeError> {
         // The group's name is only needed to be allowed to assign; it is never joined.
         let group = format!("{}-read-again", self.group);
         let consumer: BaseConsumer = self
@@ -147,12 +142,12 @@ impl Kafka {
         let (low, high) =
             match consumer.fetch_watermarks(&range.topic, range.partition, WATERMARK_TIMEOUT) {
                 Err(error) if does_not_exist(&error) => {
-                    return Err(vanished(&range, error.to_string()));
+                    return Err(vanished(range, error.to_string()));
                 }
                 watermarks => watermarks?,
             };
         if low > range.first_offset || high <= range.last_offset {
-            return Err(vanished(&range, format!("the partition holds {low} to {}", high - 1)));
+            return Err(vanished(range, format!("the partition holds {low} to {}", high - 1)));
         }
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(
@@ -173,7 +168,7 @@ impl Kafka {
             let record = match message {
                 Ok(message) => Record::of(&message, Arc::clone(&topic)),
                 Err(error) if does_not_exist(&error) => {
-                    return Err(vanished(&range, error.to_string()));
+                    return Err(vanished(range, error.to_string()));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "reading a range again goes on");
@@ -192,7 +187,7 @@ impl Kafka {
             Ok(records)
         } else {
             let reason = format!("{} of {} messages are left", records.len(), range.messages);
-            Err(vanished(&range, reason))
+            Err(vanished(range, reason))
         }
     }
 }

@@ -1,2 +1,281 @@
-//! placeholder
-fn main() {}
+//! `meed-worker`: everything that speaks Kafka, and the flows that are not started by clients.
+//!
+//! The intake reads events and starts flows, the relay publishes what the ledger has to tell, and
+//! the starters see to it that nothing accepted is left lying.
+
+#[expect(dead_code, reason = "the SDK's macro makes a constant for callers of the activity")]
+mod award;
+mod backoff;
+mod bisection;
+mod flows;
+mod health;
+mod intake;
+mod kafka;
+mod measures;
+mod programme;
+mod record;
+#[expect(dead_code, reason = "the SDK's macro makes a constant for callers of the activity")]
+mod relay;
+mod starters;
+
+use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
+
+use activities::{
+    context::{ContextServices, ContextSettings},
+    tier::TierSteps,
+};
+use anyhow::{Context, anyhow};
+use boot::Settings;
+use store::PgPool;
+use temporalio_client::Client;
+use temporalio_sdk::{Runtime, Worker, WorkerOptions};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use workflows::{AwardBatch, Relay, TierUpgrade, id};
+
+use crate::{
+    award::AwardPosting,
+    flows::Flows,
+    health::Health,
+    intake::{BatchBuffer, BatchLimits, Intake, IntakeHealth, Redeeming},
+    kafka::Kafka,
+    programme::LiveProgramme,
+    relay::OutboxRelay,
+    starters::{RedemptionAges, Starters},
+};
+
+const PROGRAM: &str = "meed-worker";
+/// The most bytes in one award batch.
+const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// How often the metrics forget what is too old to be in a summary.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    boot::process::run(PROGRAM, run)
+}
+
+/// What several parts of the process share.
+struct Shared {
+    settings: Arc<Settings>,
+    kafka: Kafka,
+    pool: PgPool,
+    client: Client,
+    flows: Flows,
+    programme: Arc<LiveProgramme>,
+    buffer: Arc<BatchBuffer>,
+    outbox_written: Arc<Notify>,
+}
+
+async fn run() -> anyhow::Result<()> {
+    let settings = Arc::new(Settings::load()?);
+    boot::logging::init(settings.profile);
+    let metrics = boot::metrics::install()?;
+    measures::describe();
+    let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
+    let listener =
+        boot::listen::bind("worker.listen (MEED_WORKER_LISTEN)", settings.worker.listen).await?;
+    let pool = boot::database::connect(&settings.database, PROGRAM).await?;
+    let client = boot::temporal::connect(&settings.temporal, PROGRAM).await?;
+    let shared = Shared {
+        kafka: Kafka {
+            brokers: settings.kafka.brokers.clone(),
+            group: settings.kafka.group.clone(),
+        },
+        flows: Flows::new(client.clone(), Arc::clone(&settings)),
+        buffer: Arc::new(BatchBuffer::default()),
+        outbox_written: Arc::new(Notify::new()),
+        settings,
+        pool,
+        client,
+        programme,
+    };
+
+    // In the order in which they end: what brings work in, then what does it.
+    let stop_intake = CancellationToken::new();
+    let stop_relay = CancellationToken::new();
+    let health = Arc::new(IntakeHealth::default());
+    let runtime = boot::temporal::runtime()?;
+    let mut award = award_worker(&shared, &runtime)?;
+    let mut relay = relay_worker(&shared, &runtime, &stop_relay)?;
+    let mut tier = tier_worker(&shared, &runtime)?;
+    let stop_workers = [award.shutdown_handle(), relay.shutdown_handle(), tier.shutdown_handle()];
+
+    let render = metrics.clone();
+    let server = axum::serve(
+        listener,
+        health::routes(Health {
+            intake: Arc::clone(&health),
+            pool: shared.pool.clone(),
+            flows: shared.flows.clone(),
+            metrics: Arc::new(move || render.render()),
+        }),
+    );
+    let background = [
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "health is not served any more");
+            }
+        }),
+        tokio::spawn({
+            let programme = Arc::clone(&shared.programme);
+            async move { programme.follow().await }
+        }),
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
+                metrics.run_upkeep();
+            }
+        }),
+    ];
+    let mut intake = tokio::spawn(intake(&shared, health).run(stop_intake.clone()));
+    let starters = tokio::spawn({
+        let (starters, stop) = (starters(&shared), stop_intake.clone());
+        async move { starters.run(&stop).await }
+    });
+    tracing::info!(
+        listen = %shared.settings.worker.listen,
+        rules = shared.programme.current().version(),
+        "the worker is at work"
+    );
+
+    let mut workers = pin!(async {
+        tokio::try_join!(award.run(), relay.run(), tier.run())
+            .context("a Temporal worker ended")
+            .map(drop)
+    });
+    let mut intake_ended = None;
+    let outcome = tokio::select! {
+        signal = boot::shutdown::signal() => {
+            tracing::info!(signal, "the worker stops");
+            Ok(())
+        }
+        ended = &mut workers => {
+            return ended.and_then(|()| Err(anyhow!("the Temporal workers ended")));
+        }
+        ended = &mut intake => {
+            intake_ended = Some(());
+            match ended {
+                Ok(Err(error)) => Err(error.context("the intake ended")),
+                Ok(Ok(())) => Err(anyhow!("the intake ended")),
+                Err(error) => Err(anyhow!(error).context("the intake ended")),
+            }
+        }
+    };
+    // The workers go on while the intake's batches finish.
+    let end = async {
+        stop_intake.cancel();
+        if intake_ended.is_none()
+            && let Err(error) = intake.await
+        {
+            tracing::warn!(%error, "the intake did not end cleanly");
+        }
+        if let Err(error) = starters.await {
+            tracing::warn!(%error, "the starters did not end cleanly");
+        }
+        stop_relay.cancel();
+        for stop in stop_workers {
+            stop();
+        }
+    };
+    let (ended, ()) = tokio::join!(workers, end);
+    for task in background {
+        task.abort();
+    }
+    shared.pool.close().await;
+    tracing::info!("the worker has stopped");
+    outcome.and(ended)
+}
+
+fn options(shared: &Shared, queue: &str) -> (String, Duration) {
+    (queue.to_owned(), Duration::from_secs(shared.settings.worker.drain_seconds))
+}
+
+fn award_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
+    let (queue, drain) = options(shared, id::AWARD_TASK_QUEUE);
+    let options = WorkerOptions::new(queue)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(drain)
+        .register_workflow::<AwardBatch>()?
+        .register_activities(AwardPosting {
+            pool: shared.pool.clone(),
+            programme: Arc::clone(&shared.programme),
+            buffer: Arc::clone(&shared.buffer),
+            kafka: shared.kafka.clone(),
+            outbox_written: Arc::clone(&shared.outbox_written),
+        })
+        .build();
+    Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+fn relay_worker(
+    shared: &Shared,
+    runtime: &Runtime,
+    stop: &CancellationToken,
+) -> anyhow::Result<Worker> {
+    let (queue, drain) = options(shared, id::RELAY_TASK_QUEUE);
+    let relay = OutboxRelay::new(
+        shared.pool.clone(),
+        shared.kafka.clone(),
+        Arc::clone(&shared.outbox_written),
+        stop.clone(),
+    )
+    .context("the producer cannot be made")?;
+    let options = WorkerOptions::new(queue)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(drain)
+        .register_workflow::<Relay>()?
+        .register_activities(relay)
+        .build();
+    Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+fn tier_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
+    let (queue, drain) = options(shared, id::TIER_TASK_QUEUE);
+    let services = &shared.settings.services;
+    let services = ContextServices::new(ContextSettings {
+        product_url: services.product_url.clone(),
+        search_url: services.search_url.clone(),
+        orders_url: services.orders_url.clone(),
+        orders_jwt_secret: services.orders_jwt_secret.expose().to_owned(),
+        timeout: Duration::from_millis(services.timeout_ms),
+    })?;
+    let programme = Arc::clone(&shared.programme);
+    let options = WorkerOptions::new(queue)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(drain)
+        .register_workflow::<TierUpgrade>()?
+        .register_activities(TierSteps {
+            pool: shared.pool.clone(),
+            services,
+            thresholds: Arc::new(move || *programme.current().tiers()),
+        })
+        .build();
+    Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+fn intake(shared: &Shared, health: Arc<IntakeHealth>) -> Intake {
+    Intake {
+        kafka: shared.kafka.clone(),
+        flows: shared.flows.clone(),
+        buffer: Arc::clone(&shared.buffer),
+        redeeming: Redeeming::new(
+            shared.pool.clone(),
+            shared.flows.clone(),
+            Arc::clone(&shared.outbox_written),
+        ),
+        limits: BatchLimits {
+            messages: shared.settings.worker.intake.max_batch as usize,
+            bytes: BATCH_MAX_BYTES,
+        },
+        health,
+    }
+}
+
+fn starters(shared: &Shared) -> Starters {
+    let redeem = &shared.settings.redeem;
+    let ages = RedemptionAges {
+        queued: Duration::from_secs(redeem.requeue_after_seconds),
+        stale: Duration::from_secs(redeem.stale_after_seconds),
+    };
+    Starters::new(shared.pool.clone(), shared.flows.clone(), ages)
+}

@@ -26,17 +26,34 @@ enum Envelope<'m, 'a> {
 }
 
 /// Opens the envelope of `message`, whose parsed value is `body`.
-pub(super) fn open<'a>(message: &Message<'_>, body: Object<'a>, now: DateTime<Utc>) -> Result<CloudEvent<'a>, Refusal> {
+pub(super) fn open<'a>(
+    message: &Message<'_>,
+    body: Object<'a>,
+    now: DateTime<Utc>,
+) -> Result<CloudEvent<'a>, Refusal> {
     let content_type = message.header("content-type").map(media_type);
-    let structured = content_type.as_deref().is_some_and(|media_type| media_type.starts_with(STRUCTURED));
-    let binary = !structured && message.headers.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with("ce_"));
-    let envelope = if binary { Envelope::Headers(message) } else { Envelope::Fields(&body) };
+    let structured = content_type
+        .as_deref()
+        .is_some_and(|media_type| media_type.starts_with(STRUCTURED));
+    let binary = !structured
+        && message
+            .headers
+            .iter()
+            .any(|(name, _)| name.to_ascii_lowercase().starts_with("ce_"));
+    let envelope = if binary {
+        Envelope::Headers(message)
+    } else {
+        Envelope::Fields(&body)
+    };
 
     let specversion = envelope.required("specversion")?;
     if specversion != SPECVERSION {
         return Err(Refusal::new(
             RefusalClass::WrongType,
-            format!("specversion of the CloudEvent is \"{}\", not \"{SPECVERSION}\"", printable(&specversion, 20)),
+            format!(
+                "specversion of the CloudEvent is \"{}\", not \"{SPECVERSION}\"",
+                printable(&specversion, 20)
+            ),
         ));
     }
     envelope.required("id")?;
@@ -45,22 +62,35 @@ pub(super) fn open<'a>(message: &Message<'_>, body: Object<'a>, now: DateTime<Ut
     if !is_kind(&kind, message.topic) {
         return Err(Refusal::new(
             RefusalClass::UnknownEventType,
-            format!("type of the CloudEvent is \"{}\", not \"{}\"", printable(&kind, 100), message.topic),
+            format!(
+                "type of the CloudEvent is \"{}\", not \"{}\"",
+                printable(&kind, 100),
+                message.topic
+            ),
         ));
     }
     let data_type = match envelope {
         Envelope::Headers(_) => content_type,
-        Envelope::Fields(_) => envelope.optional("datacontenttype")?.map(|text| media_type(text.as_bytes())),
+        Envelope::Fields(_) => envelope
+            .optional("datacontenttype")?
+            .map(|text| media_type(text.as_bytes())),
     };
     if let Some(media_type) = data_type.filter(|media_type| !is_json(media_type)) {
         return Err(Refusal::new(
             RefusalClass::WrongType,
-            format!("the data of the CloudEvent is {}, not application/json", printable(&media_type, 60)),
+            format!(
+                "the data of the CloudEvent is {}, not application/json",
+                printable(&media_type, 60)
+            ),
         ));
     }
     let occurred_at = match envelope.optional("time")? {
         Some(time) => timestamp("time of the CloudEvent", &time, now)?,
-        None => not_in_future("Kafka's timestamp of the message", message.origin()?.timestamp, now)?,
+        None => not_in_future(
+            "Kafka's timestamp of the message",
+            message.origin()?.timestamp,
+            now,
+        )?,
     };
     let data = if binary { body } else { body.object("data")? };
     Ok(CloudEvent { data, occurred_at })
@@ -74,7 +104,10 @@ impl Envelope<'_, '_> {
                 .header(&format!("ce_{attribute}"))
                 .map(|value| {
                     str::from_utf8(value).map(str::to_owned).map_err(|_| {
-                        Refusal::new(RefusalClass::WrongType, format!("header ce_{attribute} is not UTF-8"))
+                        Refusal::new(
+                            RefusalClass::WrongType,
+                            format!("header ce_{attribute} is not UTF-8"),
+                        )
                     })
                 })
                 .transpose(),
@@ -82,21 +115,31 @@ impl Envelope<'_, '_> {
     }
 
     fn required(&self, attribute: &str) -> Result<String, Refusal> {
-        self.optional(attribute)?.filter(|value| !value.is_empty()).ok_or_else(|| {
-            Refusal::new(RefusalClass::MissingField, format!("{attribute} of the CloudEvent is missing"))
-        })
+        self.optional(attribute)?
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| {
+                Refusal::new(
+                    RefusalClass::MissingField,
+                    format!("{attribute} of the CloudEvent is missing"),
+                )
+            })
     }
 }
 
 /// Whether a type is the one of its topic, with or without a reversed domain name before it.
 fn is_kind(kind: &str, topic: &str) -> bool {
-    kind.strip_suffix(topic).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+    kind.strip_suffix(topic)
+        .is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
 }
 
 /// The media type without its parameters, in lower case.
 fn media_type(header: &[u8]) -> String {
     let text = String::from_utf8_lossy(header);
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    text.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 fn is_json(media_type: &str) -> bool {

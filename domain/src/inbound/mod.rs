@@ -10,11 +10,7 @@ mod shape;
 use chrono::{DateTime, Utc};
 
 pub use crate::json::{MESSAGE_MAX_BYTES, NESTING_MAX};
-use crate::{
-    Award, Command, RedeemRequest, Refusal, RefusalClass,
-    json::Json,
-    refusal::printable,
-};
+use crate::{Award, Command, RedeemRequest, Refusal, RefusalClass, json::Json, refusal::printable};
 use object::Object;
 pub use object::TIMESTAMP_AHEAD_MAX_HOURS;
 
@@ -122,20 +118,31 @@ impl Message<'_> {
             });
         }
         let unreadable = |name: &str| {
-            Refusal::new(RefusalClass::DataError, format!("header {name} of a replayed message is absent or unreadable"))
+            Refusal::new(
+                RefusalClass::DataError,
+                format!("header {name} of a replayed message is absent or unreadable"),
+            )
         };
         let text = |name| {
-            self.header(name).and_then(|value| str::from_utf8(value).ok()).ok_or_else(|| unreadable(name))
+            self.header(name)
+                .and_then(|value| str::from_utf8(value).ok())
+                .ok_or_else(|| unreadable(name))
         };
         let timestamp = text(header::DLQ_TIMESTAMP)?;
         let timestamp = match timestamp.parse() {
             Ok(milliseconds) => DateTime::from_timestamp_millis(milliseconds),
-            Err(_) => DateTime::parse_from_rfc3339(timestamp).ok().map(|at| at.to_utc()),
+            Err(_) => DateTime::parse_from_rfc3339(timestamp)
+                .ok()
+                .map(|at| at.to_utc()),
         };
         Ok(Origin {
             topic: text(header::DLQ_TOPIC)?.to_owned(),
-            partition: text(header::DLQ_PARTITION)?.parse().map_err(|_| unreadable(header::DLQ_PARTITION))?,
-            offset: text(header::DLQ_OFFSET)?.parse().map_err(|_| unreadable(header::DLQ_OFFSET))?,
+            partition: text(header::DLQ_PARTITION)?
+                .parse()
+                .map_err(|_| unreadable(header::DLQ_PARTITION))?,
+            offset: text(header::DLQ_OFFSET)?
+                .parse()
+                .map_err(|_| unreadable(header::DLQ_OFFSET))?,
             timestamp: timestamp.ok_or_else(|| unreadable(header::DLQ_TIMESTAMP))?,
         })
     }

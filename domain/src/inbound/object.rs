@@ -29,7 +29,10 @@ impl<'a> Object<'a> {
     /// A message, which must be an object.
     pub(super) fn of_message(json: &'a Json) -> Result<Self, Refusal> {
         match json {
-            Json::Object(members) => Ok(Self { path: String::new(), members }),
+            Json::Object(members) => Ok(Self {
+                path: String::new(),
+                members,
+            }),
             other => Err(Refusal::new(
                 RefusalClass::WrongType,
                 format!("the message must be an object, not {}", other.kind()),
@@ -43,11 +46,19 @@ impl<'a> Object<'a> {
 
     /// Refuses every field but these.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
-        match self.members.keys().find(|name| !known.contains(&name.as_str())) {
+        match self
+            .members
+            .keys()
+            .find(|name| !known.contains(&name.as_str()))
+        {
             None => Ok(()),
             Some(name) => Err(Refusal::new(
                 RefusalClass::WrongType,
-                format!("{}{} is not a known field", self.path, printable(name, QUOTE_MAX_CHARS)),
+                format!(
+                    "{}{} is not a known field",
+                    self.path,
+                    printable(name, QUOTE_MAX_CHARS)
+                ),
             )),
         }
     }
@@ -57,35 +68,63 @@ impl<'a> Object<'a> {
     }
 
     fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, Refusal> {
-        value.ok_or_else(|| Refusal::new(RefusalClass::MissingField, format!("{}{name} is missing", self.path)))
+        value.ok_or_else(|| {
+            Refusal::new(
+                RefusalClass::MissingField,
+                format!("{}{name} is missing", self.path),
+            )
+        })
     }
 
     fn wrong_type(&self, name: &str, expected: &str, found: &Json) -> Refusal {
         Refusal::new(
             RefusalClass::WrongType,
-            format!("{}{name} must be {expected}, not {}", self.path, found.kind()),
+            format!(
+                "{}{name} must be {expected}, not {}",
+                self.path,
+                found.kind()
+            ),
         )
     }
 
     fn invalid(&self, class: RefusalClass, name: &str, value: &str, why: &str) -> Refusal {
-        Refusal::new(class, format!("{}{name} is \"{}\": {why}", self.path, printable(value, QUOTE_MAX_CHARS)))
+        Refusal::new(
+            class,
+            format!(
+                "{}{name} is \"{}\": {why}",
+                self.path,
+                printable(value, QUOTE_MAX_CHARS)
+            ),
+        )
     }
 
     /// Names the field as the sender does, which is not always what the id is called here.
     fn invalid_id(&self, name: &str, error: &IdError) -> Refusal {
         let why = match error {
             IdError::Empty { .. } => "is empty".to_owned(),
-            IdError::TooLong { chars, .. } => format!("has {chars} characters, more than {ID_MAX_CHARS}"),
-            IdError::Unprintable { .. } => "holds a control character or outer white space".to_owned(),
-            IdError::Forbidden { character, .. } => format!("holds the character {character:?}, which it may not"),
+            IdError::TooLong { chars, .. } => {
+                format!("has {chars} characters, more than {ID_MAX_CHARS}")
+            }
+            IdError::Unprintable { .. } => {
+                "holds a control character or outer white space".to_owned()
+            }
+            IdError::Forbidden { character, .. } => {
+                format!("holds the character {character:?}, which it may not")
+            }
         };
-        Refusal::new(RefusalClass::InvalidId, format!("{}{name} {why}", self.path))
+        Refusal::new(
+            RefusalClass::InvalidId,
+            format!("{}{name} {why}", self.path),
+        )
     }
 
     pub(super) fn optional_object(&self, name: &str) -> Result<Option<Object<'a>>, Refusal> {
         match self.get(name) {
             None => Ok(None),
-            Some(Json::Object(members)) => Ok(Some(Object { path: format!("{}{name}.", self.path), members })),
+            Some(Json::Object(members)) => Ok(Some(Object {
+                path: format!("{}{name}.", self.path),
+                members,
+            })),
             Some(other) => Err(self.wrong_type(name, "an object", other)),
         }
     }
@@ -106,27 +145,43 @@ impl<'a> Object<'a> {
         self.required(name, self.optional_text(name)?)
     }
 
-    pub(super) fn optional_id<T>(&self, name: &str, read: fn(String) -> Result<T, IdError>) -> Result<Option<T>, Refusal> {
+    pub(super) fn optional_id<T>(
+        &self,
+        name: &str,
+        read: fn(String) -> Result<T, IdError>,
+    ) -> Result<Option<T>, Refusal> {
         self.optional_text(name)?
             .map(|text| read(text.to_owned()).map_err(|error| self.invalid_id(name, &error)))
             .transpose()
     }
 
-    pub(super) fn id<T>(&self, name: &str, read: fn(String) -> Result<T, IdError>) -> Result<T, Refusal> {
+    pub(super) fn id<T>(
+        &self,
+        name: &str,
+        read: fn(String) -> Result<T, IdError>,
+    ) -> Result<T, Refusal> {
         self.required(name, self.optional_id(name, read)?)
     }
 
     /// An id that some senders write as a number: 42 and "42" are the same.
-    pub(super) fn id_or_number<T>(&self, name: &str, read: fn(String) -> Result<T, IdError>) -> Result<T, Refusal> {
+    pub(super) fn id_or_number<T>(
+        &self,
+        name: &str,
+        read: fn(String) -> Result<T, IdError>,
+    ) -> Result<T, Refusal> {
         match self.required(name, self.get(name))? {
             Json::Text(_) => self.id(name, read),
             Json::Number(number)
-                if number.is_negative() || !number.is_whole() || number.integer_digits() > ID_MAX_CHARS as u64 =>
+                if number.is_negative()
+                    || !number.is_whole()
+                    || number.integer_digits() > ID_MAX_CHARS as u64 =>
             {
                 let why = "a number that is an id is whole, not negative, and no longer than an id";
                 Err(self.invalid(RefusalClass::InvalidId, name, &number.to_string(), why))
             }
-            Json::Number(number) => read(number.to_string()).map_err(|error| self.invalid_id(name, &error)),
+            Json::Number(number) => {
+                read(number.to_string()).map_err(|error| self.invalid_id(name, &error))
+            }
             other => Err(self.wrong_type(name, "a string or a number", other)),
         }
     }
@@ -139,7 +194,12 @@ impl<'a> Object<'a> {
             Some(other) => return Err(self.wrong_type(name, "a number or a string", other)),
         };
         amount.map(Some).map_err(|error: AmountError| {
-            self.invalid(RefusalClass::InvalidAmount, name, &written, &error.to_string())
+            self.invalid(
+                RefusalClass::InvalidAmount,
+                name,
+                &written,
+                &error.to_string(),
+            )
         })
     }
 
@@ -151,7 +211,12 @@ impl<'a> Object<'a> {
         self.optional_text(name)?
             .map(|code| {
                 Currency::parse(code).ok_or_else(|| {
-                    self.invalid(RefusalClass::UnknownCurrency, name, code, "a currency is three capital letters")
+                    self.invalid(
+                        RefusalClass::UnknownCurrency,
+                        name,
+                        code,
+                        "a currency is three capital letters",
+                    )
                 })
             })
             .transpose()
@@ -188,19 +253,31 @@ impl<'a> Object<'a> {
             })
     }
 
-    pub(super) fn optional_timestamp(&self, name: &str, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Refusal> {
+    pub(super) fn optional_timestamp(
+        &self,
+        name: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, Refusal> {
         self.optional_text(name)?
             .map(|text| timestamp(&format!("{}{name}", self.path), text, now))
             .transpose()
     }
 
-    pub(super) fn timestamp(&self, name: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
+    pub(super) fn timestamp(
+        &self,
+        name: &str,
+        now: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, Refusal> {
         self.required(name, self.optional_timestamp(name, now)?)
     }
 }
 
 /// Reads an RFC 3339 timestamp; `what` names it in a reason.
-pub(super) fn timestamp(what: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
+pub(super) fn timestamp(
+    what: &str,
+    text: &str,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Refusal> {
     let at = DateTime::parse_from_rfc3339(text).map_err(|error| {
         let quoted = printable(text, QUOTE_MAX_CHARS);
         Refusal::new(
@@ -212,7 +289,11 @@ pub(super) fn timestamp(what: &str, text: &str, now: DateTime<Utc>) -> Result<Da
 }
 
 /// Refuses an instant further ahead of `now` than clocks can differ.
-pub(super) fn not_in_future(what: &str, at: DateTime<Utc>, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
+pub(super) fn not_in_future(
+    what: &str,
+    at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Refusal> {
     if at.signed_duration_since(now) <= TimeDelta::hours(TIMESTAMP_AHEAD_MAX_HOURS) {
         return Ok(at);
     }

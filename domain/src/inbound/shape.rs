@@ -9,33 +9,56 @@ use super::{
     object::{Object, not_in_future},
 };
 use crate::{
-    Award, CustomerId, EventId, EventType, Fact, Facts, MerchantId, OrderId, RedeemRequest, RedeemRequestId, Refusal,
-    RefusalClass, SourceKind, digest::Digest, json::Json, refusal::printable,
+    Award, CustomerId, EventId, EventType, Fact, Facts, MerchantId, OrderId, RedeemRequest,
+    RedeemRequestId, Refusal, RefusalClass, SourceKind, digest::Digest, json::Json,
+    refusal::printable,
 };
 
-pub(super) const REWARD_EVENT_FIELDS: [&str; 5] = ["eventId", "eventType", "customerId", "timestamp", "payload"];
-pub(super) const REDEEM_FIELDS: [&str; 5] =
-    ["redeemRequestId", "customerId", "requestedPoints", "merchantContext", "timestamp"];
+pub(super) const REWARD_EVENT_FIELDS: [&str; 5] =
+    ["eventId", "eventType", "customerId", "timestamp", "payload"];
+pub(super) const REDEEM_FIELDS: [&str; 5] = [
+    "redeemRequestId",
+    "customerId",
+    "requestedPoints",
+    "merchantContext",
+    "timestamp",
+];
 pub(super) const MERCHANT_CONTEXT_FIELDS: [&str; 2] = ["merchantId", "orderId"];
 
 /// `{eventId, eventType, customerId, timestamp, payload}`.
 pub(super) fn reward_event(body: &Object<'_>, now: DateTime<Utc>) -> Result<Award, Refusal> {
     let event_id = body.id("eventId", EventId::new)?;
     let kind = body.text("eventType")?;
-    let event_type = EventType::parse(kind).filter(|kind| kind.has_payload()).ok_or_else(|| {
-        Refusal::new(
-            RefusalClass::UnknownEventType,
-            format!("eventType is \"{}\", none of HOTEL_STAY, DINING, CASINO_SPEND", printable(kind, 60)),
-        )
-    })?;
+    let event_type = EventType::parse(kind)
+        .filter(|kind| kind.has_payload())
+        .ok_or_else(|| {
+            Refusal::new(
+                RefusalClass::UnknownEventType,
+                format!(
+                    "eventType is \"{}\", none of HOTEL_STAY, DINING, CASINO_SPEND",
+                    printable(kind, 60)
+                ),
+            )
+        })?;
     let customer_id = body.id("customerId", CustomerId::new)?;
     let occurred_at = body.timestamp("timestamp", now)?;
     let facts = payload(event_type, &body.object("payload")?)?;
-    Ok(Award { source: SourceKind::RewardEvent, event_id, customer_id, event_type, occurred_at, facts })
+    Ok(Award {
+        source: SourceKind::RewardEvent,
+        event_id,
+        customer_id,
+        event_type,
+        occurred_at,
+        facts,
+    })
 }
 
 fn payload(event_type: EventType, payload: &Object<'_>) -> Result<Facts, Refusal> {
-    let nights = if event_type.has_nights() { Some(payload.nights("nights")?) } else { None };
+    let nights = if event_type.has_nights() {
+        Some(payload.nights("nights")?)
+    } else {
+        None
+    };
     // What a stay costs earns nothing, so it may be left out.
     let amount = if event_type == EventType::HotelStay {
         payload.optional_amount("amount")?
@@ -44,7 +67,9 @@ fn payload(event_type: EventType, payload: &Object<'_>) -> Result<Facts, Refusal
     };
     let currency = payload.optional_currency("currency")?;
 
-    let read_above = |name: &str| matches!(name, "amount" | "currency") || (name == "nights" && event_type.has_nights());
+    let read_above = |name: &str| {
+        matches!(name, "amount" | "currency") || (name == "nights" && event_type.has_nights())
+    };
     let others: Vec<(&String, &Json)> = payload
         .members()
         .filter(|(name, value)| !read_above(name) && **value != Json::Null)
@@ -68,12 +93,22 @@ fn payload(event_type: EventType, payload: &Object<'_>) -> Result<Facts, Refusal
         digest.members(others.into_iter());
         digest.finish()
     };
-    Ok(Facts { amount, currency, nights, fields, rest })
+    Ok(Facts {
+        amount,
+        currency,
+        nights,
+        fields,
+        rest,
+    })
 }
 
 /// `{customerId, amount, currency?, orderId?}`. Without an order id, its place in the topic is the
 /// order's identity.
-pub(super) fn order(body: &Object<'_>, message: &Message<'_>, now: DateTime<Utc>) -> Result<Award, Refusal> {
+pub(super) fn order(
+    body: &Object<'_>,
+    message: &Message<'_>,
+    now: DateTime<Utc>,
+) -> Result<Award, Refusal> {
     let customer_id = body.id("customerId", CustomerId::new)?;
     let facts = Facts {
         amount: Some(body.amount("amount")?),
@@ -83,11 +118,21 @@ pub(super) fn order(body: &Object<'_>, message: &Message<'_>, now: DateTime<Utc>
     let origin = message.origin()?;
     let event_id = match body.optional_id("orderId", OrderId::new)? {
         Some(order_id) => EventId::new(order_id.as_str()),
-        None => EventId::new(format!("{}-{}-{}", origin.topic, origin.partition, origin.offset)),
+        None => EventId::new(format!(
+            "{}-{}-{}",
+            origin.topic, origin.partition, origin.offset
+        )),
     }
     .map_err(|error| Refusal::new(RefusalClass::InvalidId, error.to_string()))?;
     let occurred_at = not_in_future("Kafka's timestamp of the order", origin.timestamp, now)?;
-    Ok(Award { source: SourceKind::Order, event_id, customer_id, event_type: EventType::Order, occurred_at, facts })
+    Ok(Award {
+        source: SourceKind::Order,
+        event_id,
+        customer_id,
+        event_type: EventType::Order,
+        occurred_at,
+        facts,
+    })
 }
 
 /// CloudEvent `{userId, orderNumber}` or `{userId, orderId}`; `number` is the field's name.
@@ -109,20 +154,43 @@ pub(super) fn order_completed(
 }
 
 /// CloudEvent `{userId}`.
-pub(super) fn user_created(message: &Message<'_>, body: Object<'_>, now: DateTime<Utc>) -> Result<Award, Refusal> {
+pub(super) fn user_created(
+    message: &Message<'_>,
+    body: Object<'_>,
+    now: DateTime<Utc>,
+) -> Result<Award, Refusal> {
     let event = cloud_event::open(message, body, now)?;
     let customer_id = event.data.id("userId", CustomerId::new)?;
-    known_once(SourceKind::UserCreated, EventType::UserCreated, customer_id, event.occurred_at)
+    known_once(
+        SourceKind::UserCreated,
+        EventType::UserCreated,
+        customer_id,
+        event.occurred_at,
+    )
 }
 
 /// `{eventType: PLAYER_REGISTERED, user_id}`; other types are of no interest.
-pub(super) fn player(body: &Object<'_>, message: &Message<'_>, now: DateTime<Utc>) -> Result<Option<Award>, Refusal> {
+pub(super) fn player(
+    body: &Object<'_>,
+    message: &Message<'_>,
+    now: DateTime<Utc>,
+) -> Result<Option<Award>, Refusal> {
     if body.text("eventType")? != EventType::PlayerRegistered.as_str() {
         return Ok(None);
     }
     let customer_id = body.id_or_number("user_id", CustomerId::new)?;
-    let occurred_at = not_in_future("Kafka's timestamp of the message", message.origin()?.timestamp, now)?;
-    known_once(SourceKind::PlayerRegistered, EventType::PlayerRegistered, customer_id, occurred_at).map(Some)
+    let occurred_at = not_in_future(
+        "Kafka's timestamp of the message",
+        message.origin()?.timestamp,
+        now,
+    )?;
+    known_once(
+        SourceKind::PlayerRegistered,
+        EventType::PlayerRegistered,
+        customer_id,
+        occurred_at,
+    )
+    .map(Some)
 }
 
 /// What happens once in a customer's life has the customer's id.
@@ -134,7 +202,14 @@ fn known_once(
 ) -> Result<Award, Refusal> {
     let event_id = EventId::new(customer_id.as_str())
         .map_err(|error| Refusal::new(RefusalClass::InvalidId, error.to_string()))?;
-    Ok(Award { source, event_id, customer_id, event_type, occurred_at, facts: Facts::default() })
+    Ok(Award {
+        source,
+        event_id,
+        customer_id,
+        event_type,
+        occurred_at,
+        facts: Facts::default(),
+    })
 }
 
 /// `{redeemRequestId, customerId, requestedPoints, merchantContext: {merchantId, orderId},
@@ -148,7 +223,10 @@ pub(super) fn redeem(
     let customer_id = body.id("customerId", CustomerId::new)?;
     let points = body.points("requestedPoints")?;
     let context = body.object("merchantContext")?;
-    let requested_at = match (body.optional_timestamp("timestamp", now)?, without_timestamp) {
+    let requested_at = match (
+        body.optional_timestamp("timestamp", now)?,
+        without_timestamp,
+    ) {
         (Some(at), _) | (None, Some(at)) => at,
         (None, None) => body.timestamp("timestamp", now)?,
     };

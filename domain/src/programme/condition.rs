@@ -17,8 +17,13 @@ impl Subject<'_> {
         let facts = &self.award.facts;
         match field {
             "currency" => Some(Fact::Text(self.currency.as_str().to_owned())),
-            "amount" => facts.amount.and_then(|amount| Number::parse(&amount.to_string())).map(Fact::Number),
-            "nights" if facts.nights.is_some() => facts.nights.map(|nights| Fact::Number(nights.into())),
+            "amount" => facts
+                .amount
+                .and_then(|amount| Number::parse(&amount.to_string()))
+                .map(Fact::Number),
+            "nights" if facts.nights.is_some() => {
+                facts.nights.map(|nights| Fact::Number(nights.into()))
+            }
             other => facts.fields.get(other).cloned(),
         }
     }
@@ -60,20 +65,36 @@ pub(super) struct Valid {
 impl Condition {
     pub(super) fn holds(&self, subject: &Subject<'_>) -> bool {
         let at = subject.award.occurred_at;
-        self.tiers.as_ref().is_none_or(|tiers| tiers.contains(&subject.tier))
-            && self.time_of_day.is_none_or(|window| window.contains(at.time()))
+        self.tiers
+            .as_ref()
+            .is_none_or(|tiers| tiers.contains(&subject.tier))
+            && self
+                .time_of_day
+                .is_none_or(|window| window.contains(at.time()))
             && self.valid.contains(at)
-            && self.weekdays.as_ref().is_none_or(|days| days.contains(&at.weekday()))
-            && self.fields.iter().all(|test| subject.fact(&test.field).is_some_and(|fact| test.holds(&fact)))
+            && self
+                .weekdays
+                .as_ref()
+                .is_none_or(|days| days.contains(&at.weekday()))
+            && self.fields.iter().all(|test| {
+                subject
+                    .fact(&test.field)
+                    .is_some_and(|fact| test.holds(&fact))
+            })
     }
 
     /// Why this and `other` can never hold at once, if so.
     pub(super) fn contradiction(&self, other: &Self) -> Option<&'static str> {
         fn disjoint<T: PartialEq>(one: Option<&Vec<T>>, other: Option<&Vec<T>>) -> bool {
-            one.zip(other).is_some_and(|(one, other)| !one.iter().any(|item| other.contains(item)))
+            one.zip(other)
+                .is_some_and(|(one, other)| !one.iter().any(|item| other.contains(item)))
         }
         let times = self.time_of_day.zip(other.time_of_day);
-        let fields = || self.fields.iter().flat_map(|one| other.fields.iter().map(move |test| (one, test)));
+        let fields = || {
+            self.fields
+                .iter()
+                .flat_map(|one| other.fields.iter().map(move |test| (one, test)))
+        };
         if disjoint(self.tiers.as_ref(), other.tiers.as_ref()) {
             Some("no tier is in both")
         } else if disjoint(self.weekdays.as_ref(), other.weekdays.as_ref()) {
@@ -92,10 +113,22 @@ impl Condition {
 
 impl FieldTest {
     fn holds(&self, fact: &Fact) -> bool {
-        let number = if let Fact::Number(number) = fact { Some(number) } else { None };
-        self.one_of.as_ref().is_none_or(|values| values.contains(fact))
-            && self.at_least.as_ref().is_none_or(|least| number.is_some_and(|number| number >= least))
-            && self.at_most.as_ref().is_none_or(|most| number.is_some_and(|number| number <= most))
+        let number = if let Fact::Number(number) = fact {
+            Some(number)
+        } else {
+            None
+        };
+        self.one_of
+            .as_ref()
+            .is_none_or(|values| values.contains(fact))
+            && self
+                .at_least
+                .as_ref()
+                .is_none_or(|least| number.is_some_and(|number| number >= least))
+            && self
+                .at_most
+                .as_ref()
+                .is_none_or(|most| number.is_some_and(|number| number <= most))
     }
 
     /// Whether some value passes both tests.

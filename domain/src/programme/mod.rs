@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 
 pub use error::ProgrammeError;
 
-use crate::{Award, Currency, Points, Refusal, RefusalClass, Tier, TierThresholds, command::EventType};
+use crate::{
+    Award, Currency, Points, Refusal, RefusalClass, Tier, TierThresholds, command::EventType,
+};
 use condition::{Condition, Subject};
 use natural::Natural;
 
@@ -69,7 +71,10 @@ pub struct Evaluation {
 impl Evaluation {
     /// The sum before daily caps.
     pub fn points(&self) -> Points {
-        self.contributions.iter().map(|contribution| contribution.points).sum()
+        self.contributions
+            .iter()
+            .map(|contribution| contribution.points)
+            .sum()
     }
 }
 
@@ -129,17 +134,33 @@ impl Programme {
         let rate = *self.rates.get(&currency).ok_or_else(|| {
             Refusal::new(
                 RefusalClass::UnknownCurrency,
-                format!("programme {} has no rate for currency {currency}", self.version),
+                format!(
+                    "programme {} has no rate for currency {currency}",
+                    self.version
+                ),
             )
         })?;
         let overflow = |rule: &str| {
-            Refusal::new(RefusalClass::InvalidAmount, format!("rule \"{rule}\" gives more points than an account can hold"))
+            Refusal::new(
+                RefusalClass::InvalidAmount,
+                format!("rule \"{rule}\" gives more points than an account can hold"),
+            )
         };
-        let subject = Subject { award, tier, currency };
+        let subject = Subject {
+            award,
+            tier,
+            currency,
+        };
         let mut evaluation = Evaluation::default();
         let mut total = Points::ZERO;
-        for rule in self.rules.iter().filter(|rule| rule.event == award.event_type && rule.when.holds(&subject)) {
-            let points = rule.points(&subject, rate).ok_or_else(|| overflow(&rule.name))?;
+        for rule in self
+            .rules
+            .iter()
+            .filter(|rule| rule.event == award.event_type && rule.when.holds(&subject))
+        {
+            let points = rule
+                .points(&subject, rate)
+                .ok_or_else(|| overflow(&rule.name))?;
             total = total.add(points).map_err(|_| overflow(&rule.name))?;
             if !points.is_zero() {
                 evaluation.contributions.push(Contribution {
@@ -159,15 +180,23 @@ impl Rule {
         let facts = &subject.award.facts;
         let mut points = match self.formula {
             Formula::Flat { points } => Natural::from(points),
-            Formula::PerNight { points } => Natural::from(points).times(facts.nights.unwrap_or(0).into()),
+            Formula::PerNight { points } => {
+                Natural::from(points).times(facts.nights.unwrap_or(0).into())
+            }
             Formula::PerAmount { unit, points } => {
                 let amount = facts.amount.unwrap_or_default().billionths();
                 // Floors nest: dividing by the unit and then by a billion is dividing by both.
-                let units = Natural::from(amount).times(rate).divided_by(unit).divided_by(BILLION);
+                let units = Natural::from(amount)
+                    .times(rate)
+                    .divided_by(unit)
+                    .divided_by(BILLION);
                 units.times(points.get().unsigned_abs())
             }
         };
-        let factors = self.multipliers.iter().filter(|multiplier| multiplier.when.holds(subject));
+        let factors = self
+            .multipliers
+            .iter()
+            .filter(|multiplier| multiplier.when.holds(subject));
         // All factors before any division, so that nothing is rounded but the result.
         let mut divisions = 0;
         for multiplier in factors {

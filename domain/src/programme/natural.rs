@@ -17,7 +17,10 @@ impl Natural {
         Self(limbs)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a 128-bit product are taken apart")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the halves of a 128-bit product are taken apart"
+    )]
     pub(super) fn times(&self, factor: u64) -> Self {
         let mut carry = 0_u64;
         let mut limbs: Vec<u64> = Vec::with_capacity(self.0.len() + 1);
@@ -31,7 +34,10 @@ impl Natural {
     }
 
     /// The quotient, rounded down. The divisor is at least 1.
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is smaller than the divisor, so each quotient fits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the remainder is smaller than the divisor, so each quotient fits"
+    )]
     pub(super) fn divided_by(&self, divisor: u64) -> Self {
         let divisor = u128::from(divisor.max(1));
         let mut remainder = 0_u128;
@@ -56,7 +62,10 @@ impl Natural {
 }
 
 impl From<u128> for Natural {
-    #[expect(clippy::cast_possible_truncation, reason = "the number is taken apart into its halves")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the number is taken apart into its halves"
+    )]
     fn from(number: u128) -> Self {
         Self::trimmed(vec![number as u64, (number >> 64) as u64])
     }

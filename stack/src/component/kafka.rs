@@ -109,6 +109,7 @@ pub(crate) fn launch(kafka: &Kafka, data_dir: &Path, ports: BrokerPorts) -> Resu
         farewell: Farewell::Terminate,
         stop_seconds: 20,
         ready_seconds: 60,
+        lock_file: None,
         attempts: 1,
         configuration,
     })

@@ -92,6 +92,7 @@ pub(crate) fn launch(
         farewell: Farewell::Interrupt,
         stop_seconds: 20,
         ready_seconds: 60,
+        lock_file: Some(data.join("postmaster.pid")),
         // A backend that outlives a killed postmaster for a moment keeps the next one from starting.
         attempts: 5,
         configuration: String::new(),

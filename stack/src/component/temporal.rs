@@ -129,6 +129,7 @@ pub(crate) fn launch(
         farewell: Farewell::Terminate,
         stop_seconds: 20,
         ready_seconds: 60,
+        lock_file: None,
         attempts: 2,
         configuration: digest(&[&server, DYNAMIC]),
     })
@@ -168,6 +169,7 @@ pub(crate) fn ui_launch(
         farewell: Farewell::Terminate,
         stop_seconds: 5,
         ready_seconds: 30,
+        lock_file: None,
         attempts: 1,
         configuration: digest(&[&config]),
     })

@@ -49,6 +49,24 @@ async fn the_same_id_with_another_body_is_refused_and_the_rest_posts() {
 }
 
 #[tokio::test]
+async fn a_refused_event_opens_no_account_and_a_posted_one_stays_a_duplicate() {
+    let db = testing::database().await;
+    let mut foreign = spend("e1", "A", 100);
+    foreign.facts.currency = domain::money::Currency::parse("XTS");
+    let postings = post(&db.pool, &[foreign.clone()]).await;
+    assert!(matches!(&postings[0], Posting::Refused(r) if r.class == RefusalClass::UnknownCurrency));
+    let mut conn = db.pool.acquire().await.unwrap();
+    assert_eq!(ledger::balance(&mut conn, &customer("A")).await.unwrap(), None);
+    // As if it had been posted while the programme still knew the currency.
+    sqlx::query("INSERT INTO processed_events VALUES ('reward-event', 'e1', $1, 'A', 0)")
+        .bind(foreign.body_hash().to_vec())
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    assert_eq!(post(&db.pool, &[foreign]).await, [Posting::Duplicate]);
+}
+
+#[tokio::test]
 async fn a_daily_cap_holds_within_a_batch_and_over_batches() {
     let db = testing::database().await;
     let first = post(&db.pool, &[spend("e1", "A", 8_000), spend("e2", "A", 4_000)]).await;

@@ -64,14 +64,9 @@ fn expand(value: &Value, resolve: &dyn Fn(&str) -> Value) -> Value {
 fn schema_files(folder: &Path) -> BTreeSet<String> {
     std::fs::read_dir(folder)
         .expect("the folder is there")
-        .map(|entry| {
-            entry
-                .expect("it can be read")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
-        })
-        .filter(|name| name.ends_with(".json"))
+        .map(|entry| entry.expect("it can be read").path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "json"))
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
         .collect()
 }
 

@@ -7,26 +7,42 @@ use domain::message::{
 };
 use domain::redemption::{FailureReason, RedemptionState};
 use domain::{CustomerId, Points, RefusalClass, Tier};
-use serde::Serialize;
 use serde_json::Value;
+use store::outbox::OutboxMessage;
 
-use crate::{contracts, validator};
+use crate::{Contract, contracts, validator};
 
-fn payload_schema(topic: &str) -> Value {
-    let contract = contracts().into_iter().find(|contract| contract.topic == topic);
-    contract.expect("the topic has a contract").payload
+fn contract(topic: &str) -> Contract {
+    let contract = contracts()
+        .into_iter()
+        .find(|contract| contract.topic == topic);
+    contract.expect("the topic has a contract")
 }
 
 #[track_caller]
-fn keeps_its_contract(topic: &str, message: &impl Serialize) {
-    let schema = payload_schema(topic);
-    let message = serde_json::to_value(message).expect("messages are JSON");
-    if let Err(error) = validator(&schema).validate(&message) {
-        panic!("{topic}: {error} in {message}");
+fn keeps_its_contract(message: Result<OutboxMessage, store::Error>) {
+    let message = message.expect("messages are JSON");
+    assert_eq!(message.key.as_deref(), Some(&b"100042"[..]));
+    let contract = contract(&message.topic);
+    let body = serde_json::from_slice(&message.body).expect("messages are JSON");
+    satisfies(&message.topic, &contract.payload, &body);
+    let text = |value| Value::from(String::from_utf8(value).expect("headers are text"));
+    let headers = message.headers.into_iter();
+    let headers = headers.map(|(name, value)| (name, text(value))).collect();
+    satisfies(&message.topic, &contract.headers, &headers);
+}
+
+#[track_caller]
+fn satisfies(topic: &str, schema: &Value, instance: &Value) {
+    if let Err(error) = validator(schema).validate(instance) {
+        panic!("{topic}: {error} in {instance}");
     }
     let described = schema["properties"].as_object().expect("fields");
-    for field in message.as_object().expect("an object").keys() {
-        assert!(described.contains_key(field), "{topic}: {field} is not described");
+    for field in instance.as_object().expect("an object").keys() {
+        assert!(
+            described.contains_key(field),
+            "{topic}: {field} is not described"
+        );
     }
 }
 
@@ -41,8 +57,7 @@ fn points(points: i64) -> Points {
 #[test]
 fn every_published_message_keeps_its_contract() {
     let at = "2026-03-14T11:20:00.310Z".parse().expect("an instant");
-    keeps_its_contract(
-        topic::REWARD_CONFIRMED,
+    keeps_its_contract(OutboxMessage::reward_confirmed(
         &RewardConfirmed {
             event_id: "reward-event/HS-00017".to_owned(),
             customer_id: customer(),
@@ -51,23 +66,24 @@ fn every_published_message_keeps_its_contract() {
             source_event_id: "HS-00017".to_owned(),
             timestamp: at,
         },
-    );
-    keeps_its_contract(
-        topic::POINTS_ADDED,
+        17,
+    ));
+    keeps_its_contract(OutboxMessage::points_added(
         &PointsAdded {
             user_id: customer(),
             total_points: Points::MAX,
             difference: -40,
         },
-    );
+        17,
+        at,
+    ));
     let reasons = FailureReason::ALL.into_iter().map(Some);
     for reason in reasons.chain([None]) {
         let (status, deducted) = match reason {
             None => (RedemptionState::Success, 40),
             Some(_) => (RedemptionState::Failed, 0),
         };
-        keeps_its_contract(
-            topic::REDEEM_CONFIRMED,
+        keeps_its_contract(OutboxMessage::redeem_confirmed(
             &RedeemConfirmed {
                 redeem_request_id: "RD-00429".to_owned(),
                 customer_id: customer(),
@@ -77,7 +93,8 @@ fn every_published_message_keeps_its_contract() {
                 reason,
                 timestamp: at,
             },
-        );
+            17,
+        ));
     }
     for steps in Tier::ALL.windows(2) {
         let product = Recommendation {
@@ -85,8 +102,7 @@ fn every_published_message_keeps_its_contract() {
             name: "Espresso cups".to_owned(),
             price: "24.90".to_owned(),
         };
-        keeps_its_contract(
-            topic::TIER_UPGRADED,
+        keeps_its_contract(OutboxMessage::tier_upgraded(
             &TierUpgraded {
                 user_id: customer(),
                 previous_tier: steps[0],
@@ -96,7 +112,8 @@ fn every_published_message_keeps_its_contract() {
                 recommendations: vec![product; 3],
                 callback_id: "7b6c1f0e9a2d4c58b1f3e5d7a9c0b2d4".to_owned(),
             },
-        );
+            17,
+        ));
     }
 }
 
@@ -106,13 +123,12 @@ fn reasons_and_error_classes_are_listed_in_full() {
         let names = schema["x-open-enum"].as_array().expect("a list of values");
         names.iter().filter_map(Value::as_str).collect()
     }
-    let confirmed = payload_schema(topic::REDEEM_CONFIRMED);
+    let confirmed = contract(topic::REDEEM_CONFIRMED).payload;
     assert_eq!(
         listed(&confirmed["properties"]["reason"]),
         FailureReason::ALL.map(FailureReason::as_str).into()
     );
-    let contract = contracts().into_iter().find(|contract| contract.topic == topic::DEAD_LETTER);
-    let headers = contract.expect("dead letters have a contract").headers;
+    let headers = contract(topic::DEAD_LETTER).headers;
     assert_eq!(
         listed(&headers["properties"]["meed-dlq-class"]),
         RefusalClass::ALL.map(RefusalClass::as_str).into()

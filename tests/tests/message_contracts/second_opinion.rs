@@ -56,7 +56,11 @@ impl Engine {
             Command::Award(award) => {
                 let mut points = 0;
                 for given in self.programme.evaluate(&award, Tier::Bronze)?.contributions {
-                    let key = (award.customer_id.to_string(), given.rule.clone(), award.day());
+                    let key = (
+                        award.customer_id.to_string(),
+                        given.rule.clone(),
+                        award.day(),
+                    );
                     let today = self.given_today.entry(key).or_default();
                     let within = given.within_daily_cap(*today);
                     *today = today.saturating_add(within);
@@ -84,7 +88,8 @@ fn the_engine_reads_the_sample_day_as_the_recomputation_does() {
     for (line, delivery) in deliveries.iter().enumerate() {
         let taken = engine.take(line, delivery);
         let reason = taken.as_ref().err().map(ToString::to_string);
-        let engine_says = taken.unwrap_or_else(|refusal| Verdict::DeadLetter(refusal.class.as_str()));
+        let engine_says =
+            taken.unwrap_or_else(|refusal| Verdict::DeadLetter(refusal.class.as_str()));
         let start = String::from_utf8_lossy(&delivery.value[..delivery.value.len().min(300)]);
         assert_eq!(
             engine_says,

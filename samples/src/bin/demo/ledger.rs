@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use samples::recompute::Expectation;
 use sqlx::postgres::{PgPool, PgPoolOptions};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is still open.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
@@ -78,6 +81,7 @@ impl Ledger {
     pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
+            .acquire_timeout(CONNECT_LIMIT)
             .connect(url)
             .await
             .context("the database cannot be reached")?;

@@ -101,7 +101,8 @@ async fn main() -> ExitCode {
 }
 
 async fn demonstrate(run: &Run) -> anyhow::Result<bool> {
-    let deliveries = feed::read(&run.file)?;
+    let deliveries = feed::read(&run.file)
+        .with_context(|| format!("the sample file {} cannot be read", run.file.display()))?;
     let expectation = recompute(&deliveries);
     let mut stage = Stage {
         kafka: Kafka::connect(&run.brokers, &run.group)?,
@@ -140,7 +141,10 @@ struct Stage {
 impl Stage {
     async fn deliver(&mut self, deliveries: &[Delivery]) -> anyhow::Result<Delivered> {
         let before = self.ledger.totals().await?;
-        let dead_letters_from = self.kafka.ends(&["dead-letter"])?;
+        let dead_letters_from = self
+            .kafka
+            .ends(&["dead-letter"])
+            .context("Kafka cannot be asked for its topics")?;
         let published_before: i64 = self.kafka.ends(&OUTBOUND)?.values().sum();
 
         let (redemptions, awards): (Vec<&Delivery>, Vec<&Delivery>) = deliveries

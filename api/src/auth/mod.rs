@@ -1,0 +1,276 @@
+//! Who asks, and what for: bearer tokens, checked here without asking anybody.
+
+pub mod dev;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{header, request::Parts},
+};
+use boot::{
+    Settings,
+    settings::{KeySource, TokenAlgorithm},
+};
+use domain::{CustomerId, MerchantId};
+use jsonwebtoken::{Algorithm, Validation};
+use serde::Deserialize;
+
+use crate::{App, auth::dev::DevIssuer, auth::keys::KeySet, error::ApiError};
+
+/// What a token may allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Reading balances.
+    RewardsRead,
+    /// Sending events.
+    RewardsWrite,
+    /// Redeeming, and looking at redemptions.
+    RewardsRedeem,
+    /// Answering callbacks.
+    CallbacksWrite,
+}
+
+impl Scope {
+    /// The scope's name in tokens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RewardsRead => "rewards.read",
+            Self::RewardsWrite => "rewards.write",
+            Self::RewardsRedeem => "rewards.redeem",
+            Self::CallbacksWrite => "callbacks.write",
+        }
+    }
+}
+
+/// What kind of person a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A customer, who reaches only their own data.
+    Player,
+    /// Somebody who works for the programme.
+    Staff,
+    /// Somebody who may do everything.
+    Admin,
+}
+
+impl Role {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "player" => Some(Self::Player),
+            "staff" => Some(Self::Staff),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// Whom a token stands for, once it has been checked.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The subject.
+    pub subject: String,
+    /// The issuer.
+    pub issuer: String,
+    scopes: Vec<String>,
+    roles: Vec<Role>,
+    merchants: Option<Vec<String>>,
+}
+
+impl Identity {
+    /// The client as idempotency keys and the audit record know it: a subject of one issuer is
+    /// somebody else at another.
+    pub fn client(&self) -> String {
+        format!("{} {}", self.issuer, self.subject)
+    }
+
+    /// Whether the token has the scope.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        self.scopes.iter().any(|name| name == scope.as_str())
+    }
+
+    /// Whether the customer's data is within reach: a player reaches only their own.
+    pub fn reaches_customer(&self, customer: &CustomerId) -> bool {
+        let privileged = self.roles.iter().any(|role| matches!(role, Role::Staff | Role::Admin));
+        privileged || !self.roles.contains(&Role::Player) || self.subject == customer.as_str()
+    }
+
+    /// Whether the merchant is within reach: a client may be tied to its own.
+    pub fn reaches_merchant(&self, merchant: &MerchantId) -> bool {
+        self.merchants
+            .as_ref()
+            .is_none_or(|merchants| merchants.iter().any(|name| name == merchant.as_str()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    iss: String,
+    #[serde(default)]
+    scope: String,
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    merchants: Option<Vec<String>>,
+}
+
+/// Only what says whose keys to take; nothing of it is believed before the signature is checked.
+#[derive(Deserialize)]
+struct Issued {
+    iss: String,
+}
+
+struct TrustedIssuer {
+    audience: String,
+    keys: KeySet,
+}
+
+/// Checks tokens of the configured issuers.
+pub struct Authenticator {
+    issuers: HashMap<String, TrustedIssuer>,
+    algorithms: Vec<Algorithm>,
+    clock_skew_seconds: u64,
+}
+
+fn algorithm(allowed: TokenAlgorithm) -> Algorithm {
+    match allowed {
+        TokenAlgorithm::RS256 => Algorithm::RS256,
+        TokenAlgorithm::RS384 => Algorithm::RS384,
+        TokenAlgorithm::RS512 => Algorithm::RS512,
+        TokenAlgorithm::PS256 => Algorithm::PS256,
+        TokenAlgorithm::ES256 => Algorithm::ES256,
+        TokenAlgorithm::ES384 => Algorithm::ES384,
+        TokenAlgorithm::EdDSA => Algorithm::EdDSA,
+    }
+}
+
+impl Authenticator {
+    /// Trusts the issuers of the configuration, and the dev issuer where there is one.
+    ///
+    /// # Errors
+    /// When an issuer's key file cannot be read, or no HTTP client can be made.
+    pub fn new(settings: &Settings, dev: Option<&DevIssuer>) -> anyhow::Result<Self> {
+        let mut issuers = HashMap::new();
+        for issuer in &settings.auth.issuers {
+            let keys = match &issuer.keys {
+                KeySource::Url(url) => KeySet::at_url(url)?,
+                KeySource::File(file) => KeySet::in_file(&settings.path(file))?,
+            };
+            let audience = issuer.audience.clone();
+            issuers.insert(issuer.issuer.clone(), TrustedIssuer { audience, keys });
+        }
+        if let Some(dev) = dev {
+            let keys = KeySet::fixed(&dev.jwks())?;
+            let audience = dev.audience().to_owned();
+            issuers.insert(dev.issuer().to_owned(), TrustedIssuer { audience, keys });
+        }
+        Ok(Self {
+            issuers,
+            algorithms: settings.auth.algorithms.iter().copied().map(algorithm).collect(),
+            clock_skew_seconds: settings.auth.clock_skew_seconds,
+        })
+    }
+
+    /// Checks a token: algorithm, issuer, signature, audience and times.
+    ///
+    /// # Errors
+    /// [`ApiError::InvalidToken`], or [`ApiError::KeysUnavailable`] while the issuer's keys have
+    /// never been read.
+    pub async fn check(&self, token: &str) -> Result<Identity, ApiError> {
+        let invalid = ApiError::InvalidToken;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("it is not a JWT"))?;
+        if !self.algorithms.contains(&header.alg) {
+            return Err(invalid("its algorithm is not accepted"));
+        }
+        let issued: Issued = jsonwebtoken::dangerous::insecure_decode_claims(token)
+            .map_err(|_| invalid("it names no issuer"))?;
+        let issuer = self.issuers.get(&issued.iss).ok_or(invalid("its issuer is not trusted"))?;
+        let key = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = self.clock_skew_seconds;
+        validation.validate_nbf = true;
+        validation.set_audience(&[&issuer.audience]);
+        validation.set_issuer(&[&issued.iss]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+            .map_err(|error| invalid(why(error.kind())))?
+            .claims;
+        Ok(Identity {
+            subject: claims.sub,
+            issuer: claims.iss,
+            scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
+            roles: claims.roles.iter().filter_map(|name| Role::parse(name)).collect(),
+            merchants: claims.merchants,
+        })
+    }
+}
+
+fn why(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
+    use jsonwebtoken::errors::ErrorKind;
+    match kind {
+        ErrorKind::ExpiredSignature => "it has expired",
+        ErrorKind::ImmatureSignature => "it is not valid yet",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidIssuer => "its issuer is not trusted",
+        ErrorKind::MissingRequiredClaim(_) => "a claim is missing: exp, iss, aud and sub are needed",
+        ErrorKind::Json(_) => "its claims cannot be read",
+        _ => "its signature does not match",
+    }
+}
+
+/// A scope at compile time, so that a handler's signature says what it needs.
+pub trait Needs: Send + Sync + 'static {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+macro_rules! needs {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+        impl Needs for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )*};
+}
+
+needs!(
+    /// Needs `rewards.read`.
+    RewardsRead,
+    /// Needs `rewards.redeem`.
+    RewardsRedeem,
+    /// Needs `callbacks.write`.
+    CallbacksWrite,
+);
+
+/// Somebody whose token has been checked and has the scope `N`.
+#[derive(Debug, Clone)]
+pub struct Caller<N> {
+    /// Who.
+    pub identity: Identity,
+    needs: PhantomData<N>,
+}
+
+impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
+        let identity = app.authenticator.check(token).await?;
+        if !identity.has_scope(N::SCOPE) {
+            return Err(ApiError::MissingScope(N::SCOPE));
+        }
+        Ok(Self { identity, needs: PhantomData })
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}

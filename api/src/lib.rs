@@ -1,0 +1,18 @@
+//! The HTTP API: it checks who asks, writes what is asked for, starts or signals the flow, and
+//! says how things stand. It decides nothing about points.
+
+pub mod app;
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod flows;
+pub mod idempotency;
+pub mod observe;
+pub mod openapi;
+pub mod parameters;
+pub mod readiness;
+pub mod routes;
+mod waiting;
+
+pub use app::App;
+pub use routes::router;

@@ -1,0 +1,123 @@
+//! What surrounds every request: its id, its log line, its metrics, the headers of its answer, and
+//! the problem document when it was not done.
+
+use std::time::Instant;
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use tracing::{Instrument, debug, info, info_span};
+use uuid::Uuid;
+
+use crate::error::{PROBLEM_JSON, Problem};
+
+/// The header with the id of a request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is taken over from a client, in characters.
+const REQUEST_ID_MAX_CHARS: usize = 128;
+
+/// The id of the request: the client's own, or a new one.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+impl RequestId {
+    fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| {
+            (1..=REQUEST_ID_MAX_CHARS).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+        });
+        Self(given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
+    }
+}
+
+/// Surrounds a request.
+pub async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    // The route, not the address: callback ids are secrets.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(none)".to_owned(), |route| route.as_str().to_owned());
+    let span = info_span!("request", request_id = %id.0, %method, route);
+    let response = next.run(request).instrument(span.clone()).await;
+    let response = with_document(response, &id.0, &path).await;
+    let status = response.status();
+    let elapsed = started.elapsed();
+    span.in_scope(|| {
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        if route.starts_with("/health") || route == "/metrics" {
+            debug!(status = status.as_u16(), elapsed_ms, "answered");
+        } else {
+            info!(status = status.as_u16(), elapsed_ms, "answered");
+        }
+    });
+    let labels = [
+        ("method", method.to_string()),
+        ("route", route),
+        ("status", status.as_u16().to_string()),
+    ];
+    metrics::counter!("meed_http_requests_total", &labels).increment(1);
+    metrics::histogram!("meed_http_request_seconds", &labels[..2]).record(elapsed.as_secs_f64());
+    with_headers(response, &id.0, &path)
+}
+
+/// Writes the problem document of a request that was not done, also where it was refused before a
+/// handler saw it.
+async fn with_document(response: Response, request_id: &str, path: &str) -> Response {
+    let status = response.status();
+    let problem = match response.extensions().get::<Problem>() {
+        Some(problem) => problem.clone(),
+        None if (status.is_client_error() || status.is_server_error())
+            && !is_json(response.headers()) =>
+        {
+            Problem::of_rejection(status)
+        }
+        None => return response,
+    };
+    let (mut parts, _) = response.into_parts();
+    if problem.status() != parts.status && parts.status != StatusCode::METHOD_NOT_ALLOWED {
+        parts.status = problem.status();
+    }
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(problem.document(request_id, path).to_string()))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("application/json"))
+}
+
+/// Nothing of an answer is to be framed, sniffed or kept; the documentation may load its own parts.
+fn with_headers(mut response: Response, request_id: &str, path: &str) -> Response {
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    let policy = if path.starts_with("/docs") {
+        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; \
+         frame-ancestors 'none'"
+    } else {
+        "default-src 'none'; frame-ancestors 'none'"
+    };
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,74 @@
+//! How a redemption is started: by the api, by the intake of events, and by whoever finds one that
+//! is not running. All start the same workflow under the same id.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{CustomerId, MerchantId, Points, RedeemRequestId};
+use temporalio_client::{
+    Client, RetryOptions, RpcOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    WorkflowStartOptions, errors::WorkflowStartError,
+};
+use workflows::{Redeem, id, options, redeem::RedeemInput, visibility};
+
+use crate::{Settings, customer_key};
+
+/// How long a start may take. What is not known to have started is started again later.
+const START_WITHIN: Duration = Duration::from_secs(1);
+
+/// Starts redemptions.
+#[derive(Clone)]
+pub struct RedeemStarter {
+    client: Client,
+    settings: Arc<Settings>,
+    eager: bool,
+}
+
+impl RedeemStarter {
+    /// Starts over this connection. `eager` where a worker of the redeem queue runs on the same
+    /// connection: it gets the first task with the answer.
+    pub fn new(client: Client, settings: Arc<Settings>, eager: bool) -> Self {
+        Self {
+            client,
+            settings,
+            eager,
+        }
+    }
+
+    /// Starts the redemption's workflow unless it is running.
+    ///
+    /// # Errors
+    /// An error means unknown, never failed: the start may have come about.
+    pub async fn start(
+        &self,
+        redemption: &RedeemRequestId,
+        customer: &CustomerId,
+        merchant: &MerchantId,
+        points: Points,
+    ) -> Result<(), WorkflowStartError> {
+        let shown = visibility::redeem(&customer_key(&self.settings, customer), merchant, points);
+        let start = WorkflowStartOptions::new(id::REDEEM_TASK_QUEUE, id::redeem(redemption))
+            .task_timeout(options::REDEEM_TASK_TIMEOUT)
+            .id_conflict_policy(WorkflowIdConflictPolicy::UseExisting)
+            .id_reuse_policy(WorkflowIdReusePolicy::AllowDuplicate)
+            .enable_eager_workflow_start(self.eager)
+            .static_summary(shown.summary)
+            .search_attributes(shown.attributes)
+            .rpc_options(
+                RpcOptions::builder()
+                    .timeout(START_WITHIN)
+                    .retry_options(RetryOptions::no_retries())
+                    .build(),
+            )
+            .build();
+        let input = RedeemInput {
+            redeem_request_id: redemption.clone(),
+            merchant_id: merchant.clone(),
+            points,
+            limits: self.settings.redeem_limits(merchant),
+        };
+        self.client
+            .start_workflow(Redeem::run, input, start)
+            .await
+            .map(drop)
+    }
+}

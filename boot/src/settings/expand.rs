@@ -1,0 +1,211 @@
+//! `${VAR}` and `${VAR:-default}` in the text of a configuration file, before it is read as TOML.
+//!
+//! Comments stay as they are, and so do line numbers: a value cannot bring a line break with it.
+
+/// What is wrong with a placeholder, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ExpandError {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) reason: String,
+}
+
+/// Where in a line of TOML the reader is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Bare,
+    /// Inside "…", where quotes and backslashes of a value can be escaped.
+    Basic,
+    /// Inside '…', where nothing can be escaped.
+    Literal,
+}
+
+/// Puts the values of variables into the text.
+pub(super) fn expand(
+    text: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<String, ExpandError> {
+    let mut expanded = String::with_capacity(text.len());
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        expand_line(line, &variable, &mut expanded).map_err(|(column, reason)| ExpandError {
+            line: index + 1,
+            column,
+            reason,
+        })?;
+    }
+    Ok(expanded)
+}
+
+fn expand_line(
+    line: &str,
+    variable: &impl Fn(&str) -> Option<String>,
+    expanded: &mut String,
+) -> Result<(), (usize, String)> {
+    let mut place = Place::Bare;
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let column = line[..line.len() - rest.len()].chars().count() + 1;
+        let at_column = |reason: String| (column, reason);
+        if rest.starts_with("${") {
+            let (placeholder, after) = rest[2..]
+                .split_once('}')
+                .filter(|(placeholder, _)| !placeholder.contains('\n'))
+                .ok_or_else(|| at_column("${ without its }".to_owned()))?;
+            let (name, default) = match placeholder.split_once(":-") {
+                Some((name, default)) => (name, Some(default)),
+                None => (placeholder, None),
+            };
+            if !is_variable_name(name) {
+                return Err(at_column(format!("{name:?} is not the name of a variable")));
+            }
+            match (variable(name).filter(|value| !value.is_empty()), default) {
+                (Some(value), _) => {
+                    expanded.push_str(&fit(name, &value, place).map_err(at_column)?);
+                }
+                (None, Some(default)) => expanded.push_str(default),
+                (None, None) => {
+                    return Err(at_column(format!(
+                        "the environment variable {name} is not set and has no default"
+                    )));
+                }
+            }
+            rest = after;
+            continue;
+        }
+        match (place, c) {
+            (Place::Bare, '#') => {
+                expanded.push_str(rest);
+                return Ok(());
+            }
+            (Place::Bare, '"') => place = Place::Basic,
+            (Place::Bare, '\'') => place = Place::Literal,
+            (Place::Basic, '"') | (Place::Literal, '\'') => place = Place::Bare,
+            (Place::Basic, '\\') => {
+                // The next character is escaped and says nothing of where the text ends.
+                let escaped = rest.chars().nth(1).map_or(0, char::len_utf8);
+                expanded.push_str(&rest[..1 + escaped]);
+                rest = &rest[1 + escaped..];
+                continue;
+            }
+            _ => {}
+        }
+        expanded.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    Ok(())
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Makes the value stand for itself at this place.
+fn fit(name: &str, value: &str, place: Place) -> Result<String, String> {
+    if value.chars().any(char::is_control) {
+        return Err(format!(
+            "the environment variable {name} holds a control character"
+        ));
+    }
+    match place {
+        Place::Basic => Ok(value.replace('\\', "\\\\").replace('"', "\\\"")),
+        Place::Literal if value.contains('\'') => Err(format!(
+            "the environment variable {name} holds a quote; write \"${{{name}}}\" with double quotes"
+        )),
+        Place::Bare if value.contains(['"', '\'', '#', '\\']) => Err(format!(
+            "the environment variable {name} holds a quote, # or backslash; write \"${{{name}}}\""
+        )),
+        Place::Literal | Place::Bare => Ok(value.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str, variables: &[(&str, &str)]) -> Result<String, ExpandError> {
+        expand(text, |name| {
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn puts_values_and_defaults_in() {
+        let text = "a = \"${A}\"\nb = ${B:-7}\nc = \"${C:-http://x:1/y}/z\"\n";
+        assert_eq!(
+            with(text, &[("A", "one")]),
+            Ok("a = \"one\"\nb = 7\nc = \"http://x:1/y/z\"\n".to_owned())
+        );
+        assert_eq!(with("b = ${B:-7}", &[("B", "8")]), Ok("b = 8".to_owned()));
+        assert_eq!(
+            with("b = ${B:-7}", &[("B", "")]),
+            Ok("b = 7".to_owned()),
+            "empty is unset"
+        );
+    }
+
+    #[test]
+    fn leaves_comments_alone_and_lines_where_they_are() {
+        let text = "# ${NOT_SET}\na = 1 # ${NOR_THIS}\n\nb = \"#${B}\"\n";
+        assert_eq!(
+            with(text, &[("B", "x")]),
+            Ok("# ${NOT_SET}\na = 1 # ${NOR_THIS}\n\nb = \"#x\"\n".to_owned())
+        );
+    }
+
+    #[test]
+    fn names_line_column_and_variable_of_what_is_not_set() {
+        let error = with("a = 1\n\nb = \"x${MISSING}\"\n", &[]).unwrap_err();
+        assert_eq!((error.line, error.column), (3, 7));
+        assert_eq!(
+            error.reason,
+            "the environment variable MISSING is not set and has no default"
+        );
+    }
+
+    #[test]
+    fn a_value_cannot_break_out_of_its_place() {
+        assert_eq!(
+            with(r#"a = "${A}""#, &[("A", r#"x" = \ "#)]),
+            Ok(r#"a = "x\" = \\ ""#.to_owned())
+        );
+        for (text, value) in [
+            ("a = '${A}'", "it's"),
+            ("a = ${A}", "1 # 2"),
+            ("a = \"${A}\"", "1\nb"),
+        ] {
+            let error = with(text, &[("A", value)]).unwrap_err();
+            assert!(
+                error.reason.contains("variable A holds"),
+                "{}",
+                error.reason
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_broken_placeholders() {
+        assert_eq!(with("a = ${A", &[]).unwrap_err().reason, "${ without its }");
+        assert!(
+            with("a = ${1A}", &[])
+                .unwrap_err()
+                .reason
+                .contains("not the name of a variable")
+        );
+    }
+
+    #[test]
+    fn an_escaped_quote_ends_nothing() {
+        let text = "a = \"x\\\" # ${A}\" # ${B}\n";
+        assert_eq!(
+            with(text, &[("A", "y")]),
+            Ok("a = \"x\\\" # y\" # ${B}\n".to_owned())
+        );
+    }
+}

@@ -1,0 +1,596 @@
+//! The configuration of every process: one TOML file, named by `MEED_CONFIG`.
+//!
+//! Each field says what it is for; `meed.toml` at the root of the repository is the one of the dev
+//! profile. A file with a fault is refused with the line and the reason.
+
+mod expand;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use domain::MerchantId;
+use serde::Deserialize;
+use toml::Spanned;
+use workflows::redeem::RedeemLimits;
+
+pub use value::{BUILT_IN_MERCHANT, Secret};
+
+/// The environment variable with the path of the configuration file.
+pub const CONFIG_VARIABLE: &str = "MEED_CONFIG";
+/// The configuration file when the variable is not set.
+pub const CONFIG_DEFAULT: &str = "meed.toml";
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// There is no such file, or it cannot be read.
+    #[error("{file} cannot be read: {source}; {CONFIG_VARIABLE} names the configuration file")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{file}, line {line}, column {column}: {reason}")]
+    Wrong {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1, in characters, after variables were put in.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+}
+
+/// For whom the system runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// For people who work on it: readable logs, and tokens for the asking.
+    Dev,
+    /// For everybody else.
+    Production,
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// For whom it runs.
+    pub profile: Profile,
+    /// The ledger's database.
+    pub database: DatabaseSettings,
+    /// The Temporal cluster.
+    pub temporal: TemporalSettings,
+    /// The Kafka cluster.
+    pub kafka: KafkaSettings,
+    /// The HTTP API.
+    pub api: ApiSettings,
+    /// The worker.
+    pub worker: WorkerSettings,
+    /// What operators may see of customers.
+    pub visibility: VisibilitySettings,
+    /// The rules.
+    pub programme: ProgrammeSettings,
+    /// Redemptions.
+    #[serde(default)]
+    pub redeem: RedeemSettings,
+    /// Tier upgrades.
+    #[serde(default)]
+    pub tier: TierSettings,
+    /// Who may do what.
+    pub auth: AuthSettings,
+    /// The services that tier upgrades ask.
+    pub services: ServicesSettings,
+    /// The merchants, by id.
+    #[serde(default, deserialize_with = "value::merchants")]
+    pub merchants: BTreeMap<MerchantId, MerchantSettings>,
+    /// The directory of the file, to which paths in it are relative.
+    #[serde(skip)]
+    directory: PathBuf,
+}
+
+/// `[database]`: the primary that decides everything.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// Its address, `postgres://user:password@host:port/database`.
+    pub url: Secret,
+    /// How many connections a process may hold.
+    #[serde(default = "default_connections", deserialize_with = "value::count")]
+    pub max_connections: u32,
+    /// How long a statement may take, in seconds.
+    #[serde(
+        default = "default_statement_seconds",
+        deserialize_with = "value::positive"
+    )]
+    pub statement_timeout_seconds: u64,
+    /// How long a statement may wait for a lock, in seconds.
+    #[serde(default = "default_lock_seconds", deserialize_with = "value::positive")]
+    pub lock_timeout_seconds: u64,
+}
+
+fn default_connections() -> u32 {
+    16
+}
+
+fn default_statement_seconds() -> u64 {
+    20
+}
+
+fn default_lock_seconds() -> u64 {
+    5
+}
+
+/// `[temporal]`. TLS, keys and metadata come from `TEMPORAL_*` variables and `temporal.toml`, as
+/// for every client of Temporal.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemporalSettings {
+    /// Its address, `host:port`.
+    #[serde(deserialize_with = "value::text")]
+    pub address: String,
+    /// The namespace of every flow.
+    #[serde(deserialize_with = "value::text")]
+    pub namespace: String,
+}
+
+/// `[kafka]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// The addresses to begin with, `host:port`, separated by commas.
+    #[serde(deserialize_with = "value::text")]
+    pub brokers: String,
+    /// The consumer group of the intake.
+    #[serde(default = "default_group", deserialize_with = "value::text")]
+    pub group: String,
+}
+
+fn default_group() -> String {
+    "meed-intake".to_owned()
+}
+
+/// `[api]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSettings {
+    /// Where it listens, `address:port`.
+    pub listen: SocketAddr,
+    /// Under which address clients and partners reach it.
+    #[serde(deserialize_with = "value::http_url")]
+    pub public_url: String,
+    /// How long an accepted redemption is waited for before the answer is given, in milliseconds.
+    #[serde(
+        default = "default_outcome_wait_ms",
+        deserialize_with = "value::not_negative"
+    )]
+    pub outcome_wait_ms: u64,
+    /// How long a client may wait for a redemption's end, in seconds.
+    #[serde(
+        default = "default_max_wait_seconds",
+        deserialize_with = "value::positive"
+    )]
+    pub max_wait_seconds: u64,
+    /// How long an idempotency key is kept, in hours.
+    #[serde(
+        default = "default_idempotency_hours",
+        deserialize_with = "value::positive"
+    )]
+    pub idempotency_ttl_hours: u64,
+    /// How long requests and steps under way may take to end after a signal to stop, in seconds.
+    #[serde(
+        default = "default_drain_seconds",
+        deserialize_with = "value::positive"
+    )]
+    pub drain_seconds: u64,
+}
+
+fn default_outcome_wait_ms() -> u64 {
+    300
+}
+
+fn default_max_wait_seconds() -> u64 {
+    30
+}
+
+fn default_idempotency_hours() -> u64 {
+    24
+}
+
+fn default_drain_seconds() -> u64 {
+    10
+}
+
+/// `[worker]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSettings {
+    /// Where its health and metrics are served, `address:port`.
+    pub listen: SocketAddr,
+    /// How long steps under way may take to end after a signal to stop, in seconds.
+    #[serde(
+        default = "default_drain_seconds",
+        deserialize_with = "value::positive"
+    )]
+    pub drain_seconds: u64,
+    /// The intake.
+    #[serde(default)]
+    pub intake: IntakeSettings,
+}
+
+/// `[worker.intake]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntakeSettings {
+    /// The most messages in one award batch.
+    #[serde(deserialize_with = "value::count")]
+    pub max_batch: u32,
+}
+
+impl Default for IntakeSettings {
+    fn default() -> Self {
+        Self { max_batch: 500 }
+    }
+}
+
+/// `[visibility]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisibilitySettings {
+    /// The key of the hash that stands for a customer in Temporal's lists.
+    pub customer_key: Secret,
+}
+
+/// `[programme]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgrammeSettings {
+    /// The rules, relative to the configuration file.
+    pub file: PathBuf,
+}
+
+/// `[redeem]`: time limits, of which a merchant may have its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedeemSettings {
+    /// How long points may be held, in seconds.
+    #[serde(deserialize_with = "value::positive")]
+    pub hold_ttl_seconds: u64,
+    /// How long a merchant is asked to confirm, in seconds.
+    #[serde(deserialize_with = "value::positive")]
+    pub confirm_within_seconds: u64,
+    /// How long a promised callback may take, in seconds.
+    #[serde(deserialize_with = "value::positive")]
+    pub callback_within_seconds: u64,
+    /// How long the first, quick attempt may take, in milliseconds, at most 300; 0 for none.
+    #[serde(deserialize_with = "value::quick_attempt")]
+    pub quick_attempt_ms: u64,
+    /// After how many seconds a QUEUED redemption is started again.
+    #[serde(deserialize_with = "value::positive")]
+    pub requeue_after_seconds: u64,
+    /// After how many seconds without a change a redemption is looked at again.
+    #[serde(deserialize_with = "value::positive")]
+    pub stale_after_seconds: u64,
+}
+
+impl Default for RedeemSettings {
+    fn default() -> Self {
+        Self {
+            hold_ttl_seconds: 900,
+            confirm_within_seconds: 30,
+            callback_within_seconds: 300,
+            quick_attempt_ms: 250,
+            requeue_after_seconds: 2,
+            stale_after_seconds: 60,
+        }
+    }
+}
+
+/// `[tier]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TierSettings {
+    /// How long the acknowledgement of a tier upgrade may take, in seconds.
+    #[serde(deserialize_with = "value::positive")]
+    pub acknowledge_within_seconds: u64,
+}
+
+impl Default for TierSettings {
+    fn default() -> Self {
+        Self {
+            acknowledge_within_seconds: 300,
+        }
+    }
+}
+
+/// A signature algorithm of tokens. Symmetric ones are not among them: who can check such a token
+/// can also make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+pub enum TokenAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// ECDSA on P-256.
+    ES256,
+    /// ECDSA on P-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
+}
+
+/// `[auth]`: whose tokens count.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// The issuers.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// The signature algorithms that are accepted.
+    pub algorithms: Vec<TokenAlgorithm>,
+    /// How far the clocks of issuers may be off, in seconds.
+    #[serde(default = "default_clock_skew", deserialize_with = "value::clock_skew")]
+    pub clock_skew_seconds: u64,
+    /// The issuer for people who work on Meed.
+    #[serde(default)]
+    pub dev: Option<DevIssuer>,
+}
+
+fn default_clock_skew() -> u64 {
+    30
+}
+
+/// One issuer of tokens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "IssuerTable")]
+pub struct Issuer {
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// The `aud` that its tokens must have.
+    pub audience: String,
+    /// Where its keys are.
+    pub keys: KeySource,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWKS document at an address.
+    Url(String),
+    /// A JWKS document in a file, relative to the configuration file.
+    File(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IssuerTable {
+    #[serde(deserialize_with = "value::text")]
+    issuer: String,
+    #[serde(deserialize_with = "value::text")]
+    audience: String,
+    jwks_url: Option<String>,
+    jwks_file: Option<PathBuf>,
+}
+
+impl TryFrom<IssuerTable> for Issuer {
+    type Error = String;
+
+    fn try_from(table: IssuerTable) -> Result<Self, String> {
+        let keys = match (table.jwks_url, table.jwks_file) {
+            (Some(url), None) => KeySource::Url(url),
+            (None, Some(file)) => KeySource::File(file),
+            _ => return Err("an issuer has either jwks_url or jwks_file".to_owned()),
+        };
+        Ok(Self {
+            issuer: table.issuer,
+            audience: table.audience,
+            keys,
+        })
+    }
+}
+
+/// `[auth.dev]`: the issuer behind `/dev/token`, refused outside the dev profile.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevIssuer {
+    enabled: Spanned<bool>,
+    /// What its signing key is derived from.
+    pub signing_seed: Secret,
+    /// The `aud` of its tokens.
+    #[serde(deserialize_with = "value::text")]
+    pub audience: String,
+    /// How long its tokens are valid, in seconds.
+    #[serde(
+        default = "default_token_seconds",
+        deserialize_with = "value::positive"
+    )]
+    pub token_ttl_seconds: u64,
+}
+
+fn default_token_seconds() -> u64 {
+    43_200
+}
+
+impl AuthSettings {
+    /// The dev issuer, when it is turned on.
+    pub fn dev_issuer(&self) -> Option<&DevIssuer> {
+        self.dev.as_ref().filter(|dev| *dev.enabled.get_ref())
+    }
+}
+
+/// `[services]`: what tier upgrades ask.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicesSettings {
+    /// Base address of the Product Service.
+    #[serde(deserialize_with = "value::http_url")]
+    pub product_url: String,
+    /// Base address of the Product Search Service.
+    #[serde(deserialize_with = "value::http_url")]
+    pub search_url: String,
+    /// Base address of the Order Service.
+    #[serde(deserialize_with = "value::http_url")]
+    pub orders_url: String,
+    /// The secret that requests to the Order Service are signed with (HS256).
+    pub orders_jwt_secret: Secret,
+    /// How long one request may take, in milliseconds.
+    #[serde(
+        default = "default_service_timeout_ms",
+        deserialize_with = "value::positive"
+    )]
+    pub timeout_ms: u64,
+}
+
+fn default_service_timeout_ms() -> u64 {
+    2_000
+}
+
+/// `[merchants.ID]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MerchantSettings {
+    /// Base address of its partner protocol.
+    #[serde(deserialize_with = "value::http_url")]
+    pub base_url: String,
+    /// The key that both sides sign with.
+    pub signing_key: Secret,
+    /// How long it is asked to confirm, in milliseconds, where that differs from `[redeem]`.
+    #[serde(default, deserialize_with = "value::positive_if_given")]
+    pub confirm_within_ms: Option<u64>,
+    /// How long its promised callback may take, in milliseconds, where that differs.
+    #[serde(default, deserialize_with = "value::positive_if_given")]
+    pub callback_within_ms: Option<u64>,
+    /// How many requests to it may be under way at once in one process.
+    #[serde(default = "default_max_concurrent", deserialize_with = "value::count")]
+    pub max_concurrent: u32,
+    /// After how many failures in a row it is left alone for a while.
+    #[serde(
+        default = "default_failure_threshold",
+        deserialize_with = "value::count"
+    )]
+    pub failure_threshold: u32,
+}
+
+fn default_max_concurrent() -> u32 {
+    16
+}
+
+fn default_failure_threshold() -> u32 {
+    5
+}
+
+impl Settings {
+    /// Reads the file that `MEED_CONFIG` names.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with the line and the reason.
+    pub fn load() -> Result<Self, SettingsError> {
+        let path = std::env::var_os(CONFIG_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from);
+        Self::read(&path)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with the line and the reason.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Unreadable {
+            file: path.display().to_string(),
+            source,
+        })?;
+        Self::parse(path, &text, |name| std::env::var(name).ok())
+    }
+
+    /// Reads the text of a file; `path` is for messages and as the place of relative paths.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with the line and the reason.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let file = path.display().to_string();
+        let expanded = expand::expand(text, variable).map_err(|error| SettingsError::Wrong {
+            file: file.clone(),
+            line: error.line,
+            column: error.column,
+            reason: error.reason,
+        })?;
+        let wrong = |start: usize, reason: &str| {
+            let before = expanded.get(..start).unwrap_or(&expanded);
+            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            SettingsError::Wrong {
+                file: file.clone(),
+                line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
+                column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
+                reason: reason.trim().replace('\n', "; "),
+            }
+        };
+        let mut settings: Self = toml::from_str(&expanded)
+            .map_err(|error| wrong(error.span().map_or(0, |span| span.start), error.message()))?;
+        if settings.profile == Profile::Production
+            && let Some(dev) = settings
+                .auth
+                .dev
+                .as_ref()
+                .filter(|dev| *dev.enabled.get_ref())
+        {
+            return Err(wrong(
+                dev.enabled.span().start,
+                "tokens for the asking are for the dev profile only: set auth.dev.enabled to false \
+                 or leave [auth.dev] out",
+            ));
+        }
+        settings.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(settings)
+    }
+
+    /// A path of the configuration, which is relative to its file.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// The file with the rules.
+    pub fn programme_file(&self) -> PathBuf {
+        self.path(&self.programme.file)
+    }
+
+    /// The time limits of a redemption at a merchant.
+    pub fn redeem_limits(&self, merchant: &MerchantId) -> RedeemLimits {
+        let merchant = self.merchants.get(merchant);
+        let redeem = &self.redeem;
+        RedeemLimits {
+            hold_ttl_ms: redeem.hold_ttl_seconds * 1_000,
+            confirm_within_ms: merchant
+                .and_then(|merchant| merchant.confirm_within_ms)
+                .unwrap_or(redeem.confirm_within_seconds * 1_000),
+            callback_within_ms: merchant
+                .and_then(|merchant| merchant.callback_within_ms)
+                .unwrap_or(redeem.callback_within_seconds * 1_000),
+            quick_attempt_ms: redeem.quick_attempt_ms,
+        }
+    }
+
+    /// How long the acknowledgement of a tier upgrade may take.
+    pub fn acknowledge_within(&self) -> Duration {
+        Duration::from_secs(self.tier.acknowledge_within_seconds)
+    }
+}

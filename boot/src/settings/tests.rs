@@ -1,0 +1,200 @@
+use super::*;
+
+const SHIPPED: &str = include_str!("../../../meed.toml");
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "DATABASE_URL" => Some("postgres://meed:pass%22word@127.0.0.1:5432/meed".to_owned()),
+        "PARTNERS_URL" => Some("http://127.0.0.1:9".to_owned()),
+        _ => None,
+    }
+}
+
+fn read(text: &str) -> Result<Settings, SettingsError> {
+    Settings::parse(Path::new("conf/meed.toml"), text, environment)
+}
+
+/// The shipped file with one line replaced, and the number of that line.
+fn with(line: &str, replacement: &str) -> (String, usize) {
+    let at = SHIPPED
+        .lines()
+        .position(|candidate| {
+            candidate
+                .split('#')
+                .next()
+                .is_some_and(|code| code.trim() == line)
+        })
+        .unwrap_or_else(|| panic!("meed.toml has the line {line}"));
+    let text: Vec<&str> = SHIPPED
+        .lines()
+        .enumerate()
+        .map(|(index, candidate)| if index == at { replacement } else { candidate })
+        .collect();
+    (text.join("\n"), at + 1)
+}
+
+fn fault(line: &str, replacement: &str) -> String {
+    let (text, number) = with(line, replacement);
+    let message = read(&text).expect_err("refused").to_string();
+    let place = format!("conf/meed.toml, line {number}, column ");
+    assert!(
+        message.starts_with(&place),
+        "{message} does not start with {place}"
+    );
+    assert!(!message.contains('\n'), "one line: {message}");
+    message
+}
+
+#[test]
+fn the_shipped_file_is_read() {
+    let settings = read(SHIPPED).expect("it is right");
+    assert_eq!(settings.profile, Profile::Dev);
+    assert_eq!(settings.kafka.group, "meed-intake");
+    assert_eq!(settings.merchants.len(), 7);
+    assert_eq!(settings.programme_file(), Path::new("conf/programme.toml"));
+    let m1 = MerchantId::new("M1").expect("an id");
+    assert_eq!(
+        settings.merchants[&m1].base_url,
+        "http://127.0.0.1:9/merchants/M1"
+    );
+    assert_eq!(
+        settings.redeem_limits(&m1),
+        RedeemLimits {
+            hold_ttl_ms: 900_000,
+            confirm_within_ms: 3_000,
+            callback_within_ms: 3_000,
+            quick_attempt_ms: 250
+        }
+    );
+    let unlisted = MerchantId::new("M99").expect("an id");
+    assert_eq!(settings.redeem_limits(&unlisted).confirm_within_ms, 30_000);
+    assert!(settings.auth.dev_issuer().is_some());
+}
+
+#[test]
+fn secrets_do_not_stand_in_logs() {
+    let text = format!("{:?}", read(SHIPPED).expect("it is right"));
+    for secret in ["pass%22word", "dev-key-M1", "dev-order-service-secret"] {
+        assert!(!text.contains(secret), "{secret} is printed");
+    }
+}
+
+#[test]
+fn an_unset_variable_is_named() {
+    let (text, line) = with("[tier]", "[tier] \nx = \"${NOT_SET_ANYWHERE}\"");
+    let message = read(&text).expect_err("refused").to_string();
+    assert_eq!(
+        message,
+        format!(
+            "conf/meed.toml, line {}, column 6: the environment variable NOT_SET_ANYWHERE is not \
+             set and has no default",
+            line + 1
+        )
+    );
+}
+
+#[test]
+fn unknown_fields_wrong_types_and_broken_toml_name_their_line() {
+    assert!(fault("hold_ttl_seconds = 900", "hold_ttl = 900").contains("unknown field `hold_ttl`"));
+    assert!(
+        fault("hold_ttl_seconds = 900", "hold_ttl_seconds = \"long\"").contains("invalid type")
+    );
+    assert!(fault("hold_ttl_seconds = 900", "hold_ttl_seconds = -1").contains("-1 is not a whole"));
+    assert!(fault("hold_ttl_seconds = 900", "hold_ttl_seconds = 1.5").contains("invalid type"));
+    fault("hold_ttl_seconds = 900", "hold_ttl_seconds = ");
+    assert!(
+        fault("quick_attempt_ms = 250", "quick_attempt_ms = 301").contains("from 0 to 300"),
+        "a quick attempt is quick"
+    );
+    assert!(
+        fault(
+            "algorithms = [\"EdDSA\", \"ES256\", \"RS256\"]",
+            "algorithms = [\"HS256\"]"
+        )
+        .contains("unknown variant `HS256`")
+    );
+}
+
+#[test]
+fn a_wrong_profile_and_wrong_addresses_name_their_line() {
+    assert!(fault("profile = \"${MEED_PROFILE:-dev}\"", "profile = \"test\"").contains("`test`"));
+    assert!(
+        fault(
+            "listen = \"${MEED_API_LISTEN:-127.0.0.1:21000}\"",
+            "listen = \"here\""
+        )
+        .contains("invalid socket address")
+    );
+    assert!(
+        fault(
+            "public_url = \"${MEED_API_URL:-http://127.0.0.1:21000}\"",
+            "public_url = \"ftp://x\""
+        )
+        .contains("not an http:// or https:// address")
+    );
+    assert!(
+        fault(
+            "customer_key = \"dev-visibility-key\"",
+            "customer_key = \"\""
+        )
+        .contains("a secret may not be empty")
+    );
+}
+
+#[test]
+fn the_built_in_merchant_cannot_be_configured() {
+    assert!(fault("[merchants.M1]", "[merchants.meed]").contains("built in"));
+    assert!(fault("[merchants.M1]", "[merchants.\"a/b\"]").contains("merchantId holds"));
+}
+
+#[test]
+fn an_issuer_has_keys_in_one_place() {
+    for keys in ["", ", jwks_url = \"http://x\", jwks_file = \"y\""] {
+        let replacement = format!("issuers = [{{ issuer = \"i\", audience = \"a\"{keys} }}]");
+        assert!(fault("issuers = []", &replacement).contains("either jwks_url or jwks_file"));
+    }
+    let (text, _) = with(
+        "issuers = []",
+        "issuers = [{ issuer = \"i\", audience = \"a\", jwks_file = \"keys.json\" }]",
+    );
+    let settings = read(&text).expect("it is right");
+    assert_eq!(
+        settings.auth.issuers[0].keys,
+        KeySource::File("keys.json".into())
+    );
+}
+
+#[test]
+fn tokens_for_the_asking_are_for_the_dev_profile() {
+    let (text, _) = with(
+        "profile = \"${MEED_PROFILE:-dev}\"",
+        "profile = \"production\"",
+    );
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("enabled = true"))
+        .expect("there")
+        + 1;
+    let message = read(&text).expect_err("refused").to_string();
+    assert!(
+        message.starts_with(&format!("conf/meed.toml, line {line}, column 11: ")),
+        "{message}"
+    );
+    let off = text.replace("enabled = true", "enabled = false");
+    assert!(read(&off).expect("it is right").auth.dev_issuer().is_none());
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let message = Settings::read(Path::new("no/such/meed.toml"))
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        message.starts_with("no/such/meed.toml cannot be read: "),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("MEED_CONFIG names the configuration file"),
+        "{message}"
+    );
+}

@@ -1,0 +1,150 @@
+//! Values that are checked while they are read, so that a fault is reported at its own line.
+
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
+
+use domain::MerchantId;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
+
+/// The merchant that confirms itself; it has no address and no key.
+pub const BUILT_IN_MERCHANT: &str = "meed";
+
+/// A text that must not stand in logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.trim().is_empty() {
+            return Err(D::Error::custom("a secret may not be empty"));
+        }
+        Ok(Self(text))
+    }
+}
+
+fn within<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    range: RangeInclusive<u64>,
+) -> Result<u64, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    u64::try_from(number)
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            D::Error::custom(format!(
+                "{number} is not a whole number from {} to {}",
+                range.start(),
+                range.end()
+            ))
+        })
+}
+
+/// A day, in the unit at hand; nothing in Meed waits longer.
+const TIME_MAX: u64 = 86_400_000;
+
+pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(deserializer, 1..=TIME_MAX)
+}
+
+pub(super) fn positive_if_given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    positive(deserializer).map(Some)
+}
+
+pub(super) fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(deserializer, 0..=TIME_MAX)
+}
+
+/// How long the quick attempt at a partner may take: it holds up a workflow task.
+pub(super) fn quick_attempt<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(deserializer, 0..=300)
+}
+
+pub(super) fn clock_skew<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(deserializer, 0..=300)
+}
+
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = within(deserializer, 1..=10_000)?;
+    u32::try_from(number).map_err(D::Error::custom)
+}
+
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.trim().is_empty() {
+        return Err(D::Error::custom("this may not be empty"));
+    }
+    Ok(text)
+}
+
+/// An `http` or `https` address, without a slash at its end.
+pub(super) fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    let host = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains(' ')) {
+        return Err(D::Error::custom(format!(
+            "{url:?} is not an http:// or https:// address"
+        )));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// A table by merchant.
+pub(super) fn merchants<'de, D, T>(deserializer: D) -> Result<BTreeMap<MerchantId, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Tables<T>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Tables<T> {
+        type Value = BTreeMap<MerchantId, T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table for each merchant")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut tables = BTreeMap::new();
+            while let Some(Name(merchant)) = map.next_key()? {
+                tables.insert(merchant, map.next_value()?);
+            }
+            Ok(tables)
+        }
+    }
+
+    struct Name(MerchantId);
+
+    impl<'de> Deserialize<'de> for Name {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let name = String::deserialize(deserializer)?;
+            if name == BUILT_IN_MERCHANT {
+                return Err(D::Error::custom(format!(
+                    "the merchant {BUILT_IN_MERCHANT} is built in and cannot be configured"
+                )));
+            }
+            MerchantId::new(name).map(Self).map_err(D::Error::custom)
+        }
+    }
+
+    deserializer.deserialize_map(Tables(std::marker::PhantomData))
+}

@@ -1,0 +1,197 @@
+//! What a stack is made of, before it is one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::Result;
+
+use crate::cache::Cache;
+use crate::component::Component;
+use crate::places;
+use crate::plan::Plan;
+use crate::ports::Ports;
+use crate::progress::Progress;
+use crate::provision::provision;
+use crate::stack::Stack;
+
+/// Servers elsewhere that take the place of components.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct External {
+    pub(crate) database_url: Option<String>,
+    pub(crate) kafka_brokers: Option<String>,
+    pub(crate) temporal_address: Option<String>,
+    pub(crate) temporal_http_url: Option<String>,
+    pub(crate) temporal_ui_url: Option<String>,
+}
+
+impl External {
+    fn from_environment() -> Self {
+        let read = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            database_url: read("MEED_EXTERNAL_DATABASE_URL"),
+            kafka_brokers: read("MEED_EXTERNAL_KAFKA_BROKERS"),
+            temporal_address: read("MEED_EXTERNAL_TEMPORAL_ADDRESS"),
+            temporal_http_url: read("MEED_EXTERNAL_TEMPORAL_HTTP_URL"),
+            temporal_ui_url: read("MEED_EXTERNAL_TEMPORAL_UI_URL"),
+        }
+    }
+}
+
+/// Says what a stack is made of.
+#[derive(Debug)]
+#[must_use = "nothing happens before `start` or `open`"]
+pub struct StackBuilder {
+    ports: Ports,
+    data_dir: Option<PathBuf>,
+    components: Vec<Component>,
+    plan: Option<Plan>,
+    fresh: bool,
+    progress: Progress,
+    external: External,
+    database: String,
+    namespace: String,
+}
+
+impl StackBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            ports: Ports::at(20000),
+            data_dir: None,
+            components: Component::ALL.to_vec(),
+            plan: None,
+            fresh: false,
+            progress: Progress::quiet(),
+            external: External::default(),
+            database: "app".into(),
+            namespace: "default".into(),
+        }
+    }
+
+    /// The block of ports that begins at `base`. Call it after [`plan`](Self::plan) if both are used.
+    pub fn ports(mut self, base: u16) -> Self {
+        self.ports = self
+            .plan
+            .as_ref()
+            .map_or_else(|| Ports::at(base), |plan| plan.ports_at(base));
+        self
+    }
+
+    /// Ports that were chosen one by one.
+    pub fn chosen_ports(mut self, ports: Ports) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Where data, logs and state are kept; `target/stack/<first port>` under the current directory by default, or for
+    /// root in the system's temporary directory.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// The components to run; all by default.
+    pub fn components(mut self, components: &[Component]) -> Self {
+        self.components = components.to_vec();
+        self
+    }
+
+    /// The plan whose variables and services the stack has.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.ports = plan.ports_at(self.ports.base());
+        self.database.clone_from(&plan.database);
+        self.namespace.clone_from(&plan.namespace);
+        self.plan = Some(plan);
+        self
+    }
+
+    /// PostgreSQL's database and its role, `app` by default.
+    pub fn database(mut self, name: impl Into<String>) -> Self {
+        self.database = name.into();
+        self
+    }
+
+    /// Temporal's namespace, `default` by default.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespace = name.into();
+        self
+    }
+
+    /// Removes the data of an earlier run first.
+    pub fn fresh(mut self) -> Self {
+        self.fresh = true;
+        self
+    }
+
+    /// How progress is shown; quiet by default.
+    pub fn progress(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Uses running servers in place of components where a variable `MEED_EXTERNAL_…` names one.
+    pub fn external_from_environment(mut self) -> Self {
+        self.external = External::from_environment();
+        self
+    }
+
+    /// The stack as it is now, with nothing started or ended.
+    pub fn open(self) -> Result<Stack> {
+        let data_dir = match self.data_dir {
+            Some(dir) => std::path::absolute(dir)?,
+            None => default_data_dir(self.ports.base())?,
+        };
+        let mut components = self.components;
+        if self.external.kafka_brokers.is_some() {
+            components.retain(|component| *component != Component::Kafka);
+        }
+        if self.external.temporal_address.is_some() {
+            components.retain(|component| *component != Component::Temporal);
+        }
+        // Temporal keeps its own databases in the stack's PostgreSQL, wherever the application's is.
+        let needs_postgres = components.contains(&Component::Temporal);
+        if self.external.database_url.is_some() && !needs_postgres {
+            components.retain(|component| *component != Component::Postgres);
+        } else if needs_postgres && !components.contains(&Component::Postgres) {
+            components.push(Component::Postgres);
+        }
+        let mut stack = Stack {
+            env: Vec::new(),
+            data_dir,
+            ports: self.ports,
+            components,
+            plan: self.plan,
+            external: self.external,
+            database: self.database,
+            namespace: self.namespace,
+            progress: self.progress,
+            children: Mutex::default(),
+            held: Mutex::default(),
+            sentinel: Mutex::default(),
+        };
+        stack.env = stack.filled_in_env()?;
+        Ok(stack)
+    }
+
+    /// Provisions and starts the components. What a run that died left behind in the data directory is ended first.
+    pub fn start(self) -> Result<Stack> {
+        let fresh = self.fresh;
+        let stack = self.open()?;
+        let provisioned = provision(&stack.components, &Cache::open()?, &stack.progress)?;
+        stack.end_leftovers()?;
+        if fresh {
+            stack.wipe()?;
+        }
+        stack.take_ownership()?;
+        stack.start_components(&provisioned)?;
+        Ok(stack)
+    }
+}
+
+fn default_data_dir(base: u16) -> Result<PathBuf> {
+    let parent = if places::is_root() {
+        std::env::temp_dir().join("stack")
+    } else {
+        Path::new("target/stack").into()
+    };
+    Ok(std::path::absolute(parent.join(base.to_string()))?)
+}

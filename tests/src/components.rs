@@ -1,0 +1,103 @@
+//! PostgreSQL, Kafka and Temporal, started once for all tests of a process.
+
+use std::{collections::HashMap, sync::OnceLock};
+
+use stack::Stack;
+use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions};
+
+/// Where the tests' own block of ports begins when nobody says.
+const PORT_BASE: u16 = 26_000;
+
+/// The running components.
+pub struct Components {
+    /// The stack that holds them; ended with this process.
+    pub stack: Stack,
+    /// Their addresses.
+    pub env: HashMap<String, String>,
+}
+
+/// The components, started by whoever asks first.
+///
+/// # Panics
+/// When they cannot be had: a test that cannot run has failed.
+pub fn components() -> &'static Components {
+    static COMPONENTS: OnceLock<Components> = OnceLock::new();
+    COMPONENTS.get_or_init(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = std::env::var("MEED_TEST_PORT_BASE")
+            .ok()
+            .and_then(|base| base.parse().ok())
+            .unwrap_or(PORT_BASE);
+        let root = repository();
+        let data = stack::places::data_dir(&root, base).expect("a place for the data");
+        let stack = Stack::builder()
+            .ports(base)
+            .data_dir(data)
+            .database("meed")
+            .namespace("meed")
+            .fresh()
+            .start()
+            .expect("the components start");
+        let env: HashMap<String, String> = stack.env().into_iter().collect();
+        meed(&env, &["temporal", "apply"]);
+        Components { stack, env }
+    })
+}
+
+/// The root of the repository.
+///
+/// # Panics
+/// Never: this crate is inside it.
+pub fn repository() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate is in the repository")
+        .to_owned()
+}
+
+/// A client of the tests' Temporal server.
+///
+/// # Panics
+/// When it does not answer.
+pub async fn temporal() -> Client {
+    let components = tokio::task::spawn_blocking(components).await.expect("the components start");
+    let address = format!("http://{}", components.env["TEMPORAL_ADDRESS"]);
+    let options = ConnectionOptions::new(address.parse::<reqwest::Url>().expect("an address"))
+        .identity("tests".to_owned())
+        .build();
+    let connection = Connection::connect(options).await.expect("Temporal answers");
+    let namespace = components.env["TEMPORAL_NAMESPACE"].clone();
+    Client::new(connection, ClientOptions::new(namespace).build()).expect("a client")
+}
+
+/// A database of the test's own on the tests' server.
+///
+/// # Panics
+/// When it does not answer.
+pub async fn database() -> store::testing::TestDatabase {
+    let url = tokio::task::spawn_blocking(|| components().stack.superuser_url())
+        .await
+        .expect("the components start")
+        .expect("PostgreSQL runs");
+    store::testing::database_on(&url).await
+}
+
+
+/// Runs the operations program, which `cargo build --workspace --bins` has made.
+///
+/// # Panics
+/// When it is missing or fails.
+pub fn meed(env: &HashMap<String, String>, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(repository().join("target/debug/meed"))
+        .args(arguments)
+        .envs(env)
+        .current_dir(repository())
+        .output()
+        .expect("target/debug/meed is there; `./dev test` builds it first");
+    assert!(
+        output.status.success(),
+        "meed {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,67 @@
+//! Whether this process lives and can work, and what it has measured.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::json;
+use store::PgPool;
+
+use crate::{flows::Flows, intake::IntakeHealth};
+
+/// How long a part may take to answer before it counts as not ready.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// What readiness looks at.
+#[derive(Clone)]
+pub struct Health {
+    /// Whether messages can come in.
+    pub intake: Arc<IntakeHealth>,
+    /// The ledger.
+    pub pool: PgPool,
+    /// Temporal.
+    pub flows: Flows,
+    /// Renders the metrics.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// The routes of the health server.
+pub fn routes(health: Health) -> Router {
+    Router::new()
+        .route("/health/live", get(async || Json(json!({ "status": "live" }))))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+async fn ready(State(health): State<Health>) -> Response {
+    let database = tokio::time::timeout(ANSWER_WITHIN, store::relay::waiting_shards(&health.pool));
+    let temporal = tokio::time::timeout(
+        ANSWER_WITHIN,
+        health.flows.is_open(workflows::id::RELAY_WORKFLOW_ID),
+    );
+    let (database, temporal) = tokio::join!(database, temporal);
+    let parts = [
+        ("kafka", health.intake.is_ready()),
+        ("database", matches!(database, Ok(Ok(_)))),
+        ("temporal", matches!(temporal, Ok(Ok(_)))),
+    ];
+    let ready = parts.iter().all(|(_, ready)| *ready);
+    let word = |ready| if ready { "ready" } else { "not ready" };
+    let mut body = json!({ "status": word(ready) });
+    for (part, ready) in parts {
+        body[part] = json!(word(ready));
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    let headers = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
+    (headers, (health.metrics)()).into_response()
+}

@@ -1,0 +1,333 @@
+//! The intake: messages from Kafka, in batches, into flows.
+//!
+//! Per partition what waits becomes one batch, one batch is in flight, and the offset is committed
+//! when the batch is done. The partitions give the parallelism.
+
+mod assignment;
+mod awarding;
+mod buffer;
+mod lane;
+mod redeeming;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use domain::inbound::topic;
+use futures::FutureExt;
+use rdkafka::{
+    Message as _,
+    consumer::{CommitMode, Consumer, StreamConsumer},
+    error::KafkaResult,
+    message::BorrowedMessage,
+    topic_partition_list::{Offset, TopicPartitionList},
+};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use assignment::{Assignment, Change};
+pub use assignment::IntakeHealth;
+pub use buffer::BatchBuffer;
+use lane::{Flow, Lane};
+pub use lane::BatchLimits;
+pub use redeeming::Redeeming;
+
+use crate::{flows::Flows, kafka::Kafka, measures, record::Record};
+
+/// How many messages are taken from the consumer before anything else is looked at.
+const MESSAGES_AT_A_TIME: usize = 1_000;
+/// How often offsets that could not be committed are committed again.
+const COMMIT_AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// How long batches in flight may take to finish when the process is told to stop.
+const DRAIN_SECONDS: u64 = 10;
+
+/// What the intake needs.
+pub struct Intake {
+    /// Where the messages are.
+    pub kafka: Kafka,
+    /// Starts the award batches.
+    pub flows: Flows,
+    /// Where the posting activity finds them.
+    pub buffer: Arc<BatchBuffer>,
+    /// Takes the requests to redeem.
+    pub redeeming: Redeeming,
+    /// How large batches may be.
+    pub limits: BatchLimits,
+    /// Told whether messages can come in.
+    pub health: Arc<IntakeHealth>,
+}
+
+/// A batch that is done.
+struct Done {
+    topic: Arc<str>,
+    partition: i32,
+    epoch: u64,
+    last_offset: i64,
+}
+
+struct AssignedLane {
+    lane: Lane,
+    running: Option<AbortHandle>,
+}
+
+/// The intake at work.
+struct Run {
+    intake: Intake,
+    consumer: StreamConsumer<Assignment>,
+    lanes: HashMap<Arc<str>, BTreeMap<i32, AssignedLane>>,
+    in_flight: JoinSet<Done>,
+    epoch: u64,
+    commit_again: bool,
+}
+
+impl Intake {
+    /// Takes messages in until told to stop; then lets the batches in flight finish, commits
+    /// their offsets and leaves the group.
+    ///
+    /// # Errors
+    /// When a Kafka property is unknown or invalid, or a batch could not be worked on at all.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let assignment = Assignment::new(Arc::clone(&self.health));
+        let consumer: StreamConsumer<Assignment> = self.kafka.intake_consumer(assignment)?;
+        consumer.subscribe(&topic::ALL)?;
+        let mut run = Run {
+            intake: self,
+            consumer,
+            lanes: HashMap::new(),
+            in_flight: JoinSet::new(),
+            epoch: 0,
+            commit_again: false,
+        };
+        let outcome = run.take_in(&stop).await;
+        run.drain().await;
+        // Closing the consumer waits for the group, so it must not hold up the runtime.
+        if tokio::task::spawn_blocking(move || drop(run.consumer)).await.is_err() {
+            tracing::warn!("the consumer did not close cleanly");
+        }
+        outcome
+    }
+}
+
+impl Run {
+    async fn take_in(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let mut commit_again = tokio::time::interval(COMMIT_AGAIN_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(done) = self.in_flight.join_next(), if !self.in_flight.is_empty() => {
+                    match done {
+                        Ok(done) => self.complete(&done),
+                        Err(error) if error.is_panic() => {
+                            return Err(error).context("a batch could not be worked on");
+                        }
+                        // Its partition was revoked.
+                        Err(_) => {}
+                    }
+                }
+                received = self.consumer.recv() => {
+                    let received = received.map(|message| self.copy(&message));
+                    self.receive(received);
+                    self.receive_what_is_there();
+                }
+                _ = commit_again.tick() => self.commit_failed_again(),
+            }
+            self.follow_changes();
+        }
+    }
+
+    /// Takes what the consumer has ready, without waiting for more.
+    fn receive_what_is_there(&mut self) {
+        for _ in 1..MESSAGES_AT_A_TIME {
+            let Some(received) = self.consumer.recv().now_or_never() else { break };
+            let received = received.map(|message| self.copy(&message));
+            self.receive(received);
+        }
+        // Only now, so that what came together goes together.
+        let ready: Vec<(Arc<str>, i32)> = self
+            .lanes
+            .iter()
+            .flat_map(|(topic, lanes)| lanes.keys().map(|p| (Arc::clone(topic), *p)))
+            .collect();
+        for (topic, partition) in ready {
+            self.dispatch(&topic, partition);
+        }
+    }
+
+    fn copy(&self, message: &BorrowedMessage<'_>) -> Record {
+        let topic = self
+            .lanes
+            .get_key_value(message.topic())
+            .map_or_else(|| Arc::from(message.topic()), |(topic, _)| Arc::clone(topic));
+        Record::of(message, topic)
+    }
+
+    fn receive(&mut self, received: KafkaResult<Record>) {
+        // A change comes before the messages that follow it.
+        self.follow_changes();
+        match received {
+            Ok(record) => {
+                let (topic, partition) = (Arc::clone(&record.topic), record.partition);
+                let Some(assigned) =
+                    self.lanes.get_mut(&topic).and_then(|lanes| lanes.get_mut(&partition))
+                else {
+                    tracing::debug!(%topic, partition, "a message of a partition that is not ours");
+                    return;
+                };
+                let flow = assigned.lane.push(record);
+                self.tell_consumer(flow, &topic, partition);
+            }
+            Err(error) => tracing::warn!(%error, "the intake cannot read"),
+        }
+    }
+
+    fn follow_changes(&mut self) {
+        for change in self.consumer.context().take_changes() {
+            match change {
+                Change::Assigned(partitions) => {
+                    self.epoch += 1;
+                    tracing::info!(?partitions, "partitions assigned");
+                    for (topic, partition) in partitions {
+                        let topic: Arc<str> = Arc::from(topic);
+                        let lane = Lane::new(self.epoch, self.intake.limits);
+                        self.lanes
+                            .entry(Arc::clone(&topic))
+                            .or_default()
+                            .insert(partition, AssignedLane { lane, running: None });
+                        // It may have been paused when it was ours before.
+                        self.tell_consumer(Flow::Resume, &topic, partition);
+                    }
+                }
+                Change::Revoked(partitions) => {
+                    tracing::info!(?partitions, "partitions revoked");
+                    for (topic, partition) in partitions {
+                        let lanes = self.lanes.get_mut(topic.as_str());
+                        let assigned = lanes.and_then(|lanes| lanes.remove(&partition));
+                        if let Some(running) = assigned.and_then(|assigned| assigned.running) {
+                            running.abort();
+                        }
+                    }
+                }
+                Change::CommitFailed => self.commit_again = true,
+            }
+        }
+        measures::batches_in_flight(self.in_flight.len());
+    }
+
+    fn tell_consumer(&self, flow: Flow, topic: &str, partition: i32) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let told = match flow {
+            Flow::Unchanged => return,
+            Flow::Pause => self.consumer.pause(&list),
+            Flow::Resume => self.consumer.resume(&list),
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, topic, partition, ?flow, "the consumer did not follow");
+        }
+    }
+
+    /// Sends the partition's next batch off, if there is one and none is in flight.
+    fn dispatch(&mut self, topic: &Arc<str>, partition: i32) {
+        let Some(assigned) =
+            self.lanes.get_mut(topic).and_then(|lanes| lanes.get_mut(&partition))
+        else {
+            return;
+        };
+        let Some(records) = assigned.lane.next_batch() else { return };
+        let Some(last_offset) = records.last().map(|record| record.offset) else { return };
+        measures::batch_begins(records.len());
+        let done = Done {
+            topic: Arc::clone(topic),
+            partition,
+            epoch: assigned.lane.epoch(),
+            last_offset,
+        };
+        let flows = self.intake.flows.clone();
+        let buffer = Arc::clone(&self.intake.buffer);
+        let redeeming = self.intake.redeeming.clone();
+        let running = self.in_flight.spawn(async move {
+            if *done.topic == *topic::REDEEM_EVENTS {
+                redeeming.accept(records).await;
+            } else {
+                awarding::award(flows, buffer, records).await;
+            }
+            done
+        });
+        assigned.running = Some(running);
+        let flow = assigned.lane.relieve();
+        self.tell_consumer(flow, topic, partition);
+    }
+
+    /// Commits a finished batch and sends the next one off.
+    fn complete(&mut self, done: &Done) {
+        // A rebalance that the consumer has already told of comes first.
+        self.follow_changes();
+        if let Some(offset) = self.finish(done) {
+            self.commit(&[(&done.topic, done.partition, offset)], CommitMode::Async);
+            self.dispatch(&done.topic, done.partition);
+        }
+    }
+
+    /// The offset that a finished batch allows to commit, if its partition is still ours.
+    fn finish(&mut self, done: &Done) -> Option<i64> {
+        let assigned = self.lanes.get_mut(&done.topic)?.get_mut(&done.partition)?;
+        let offset = assigned.lane.complete(done.epoch, done.last_offset)?;
+        assigned.running = None;
+        Some(offset)
+    }
+
+    fn commit(&self, offsets: &[(&Arc<str>, i32, i64)], mode: CommitMode) {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, offset) in offsets {
+            if let Err(error) =
+                list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+            {
+                tracing::error!(%error, %topic, partition, offset, "no such offset");
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        if let Err(error) = self.consumer.commit(&list, mode) {
+            // The messages come again, which changes nothing.
+            tracing::warn!(%error, "offsets were not committed");
+        }
+    }
+
+    fn commit_failed_again(&mut self) {
+        if std::mem::take(&mut self.commit_again) {
+            self.commit(&self.finished_offsets(), CommitMode::Async);
+        }
+    }
+
+    fn finished_offsets(&self) -> Vec<(&Arc<str>, i32, i64)> {
+        self.lanes
+            .iter()
+            .flat_map(|(topic, lanes)| lanes.iter().map(move |(p, assigned)| (topic, p, assigned)))
+            .filter_map(|(topic, p, assigned)| Some((topic, *p, assigned.lane.next_offset()?)))
+            .collect()
+    }
+
+    async fn drain(&mut self) {
+        let under_way = self.in_flight.len();
+        tracing::info!(under_way, "the intake stops; batches in flight may finish");
+        let finished = tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), async {
+            while let Some(done) = self.in_flight.join_next().await {
+                if let Ok(done) = done {
+                    self.finish(&done);
+                }
+            }
+        });
+        if finished.await.is_err() {
+            let left = self.in_flight.len();
+            tracing::warn!(left, "batches that did not finish will be read again");
+            self.in_flight.abort_all();
+        }
+        let offsets = self.finished_offsets();
+        tokio::task::block_in_place(|| self.commit(&offsets, CommitMode::Sync));
+        self.consumer.unsubscribe();
+    }
+}

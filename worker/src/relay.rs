@@ -1,0 +1,292 @@
+//! The step behind the relay: what waits in the outbox is published, and marked once Kafka has it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::StreamExt;
+use rdkafka::{
+    error::{KafkaError, KafkaResult},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord, Producer, PurgeConfig},
+};
+use store::{
+    PgPool,
+    relay::{ShardFront, Waiting},
+};
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use workflows::contract::{RelayProgress, definition};
+
+use crate::{backoff::Backoff, kafka::Kafka, measures};
+
+/// How many messages of a shard are published in one go.
+const FRONT_MESSAGES: i64 = 500;
+/// How many bytes of bodies, about; one larger message still goes.
+const FRONT_BYTES: i64 = 8 * 1024 * 1024;
+/// How many shards are published at the same time.
+const SHARDS_AT_A_TIME: usize = 4;
+/// How often the outbox is looked at when nobody says that there is something.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often Temporal is told that the relay is alive.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// How often the backlog is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// How long messages under way may take to be acknowledged when the relay has to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// Publishes the outbox.
+pub struct OutboxRelay {
+    pool: PgPool,
+    publisher: Publisher,
+    outbox_written: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+/// Why a round ended early.
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("a message for {topic} (outbox {outbox_id}) was not acknowledged: {source}")]
+    NotAcknowledged { topic: String, outbox_id: i64, source: KafkaError },
+    #[error("Kafka's producer cannot be made: {0}")]
+    NoProducer(KafkaError),
+}
+
+impl OutboxRelay {
+    /// A relay from this database to this Kafka. It works until its shift is over or `stop` says
+    /// that the process ends.
+    ///
+    /// # Errors
+    /// When a Kafka property is unknown or invalid.
+    pub fn new(
+        pool: PgPool,
+        kafka: Kafka,
+        outbox_written: Arc<Notify>,
+        stop: CancellationToken,
+    ) -> KafkaResult<Self> {
+        Ok(Self { pool, publisher: Publisher::new(kafka)?, outbox_written, stop })
+    }
+}
+
+#[activities]
+impl OutboxRelay {
+    /// Publishes for a shift, then hands over.
+    #[activity(definition = definition::PublishOutbox)]
+    pub async fn publish_outbox(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        shift_seconds: u64,
+    ) -> Result<RelayProgress, ActivityError> {
+        let before: RelayProgress =
+            ctx.heartbeat_details().deserialize().ok().flatten().unwrap_or_default();
+        let published = AtomicU64::new(before.published);
+        let over = CancellationToken::new();
+        let work = self.work(&published, &over);
+        tokio::pin!(work);
+        let shift_ends = Instant::now() + Duration::from_secs(shift_seconds);
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
+        let cancelled = loop {
+            tokio::select! {
+                () = &mut work => break false,
+                () = self.stop.cancelled() => break false,
+                () = ctx.cancelled() => break true,
+                () = tokio::time::sleep_until(shift_ends) => break false,
+                _ = heartbeat.tick() => {
+                    let published = published.load(Ordering::Relaxed);
+                    if let Err(error) = ctx.record_heartbeat(RelayProgress { published }).await {
+                        tracing::warn!(%error, "the relay's heartbeat was not written");
+                    }
+                }
+            }
+        };
+        // What is under way may be acknowledged and marked, so that it is not published again.
+        over.cancel();
+        if tokio::time::timeout(STOP_WITHIN, work).await.is_err() {
+            // Nothing of it may be sent once somebody else publishes.
+            self.publisher.give_up();
+        }
+        if cancelled && !self.stop.is_cancelled() {
+            return Err(ActivityError::cancelled());
+        }
+        Ok(RelayProgress { published: published.load(Ordering::Relaxed) })
+    }
+}
+
+impl OutboxRelay {
+    async fn work(&self, published: &AtomicU64, over: &CancellationToken) {
+        let mut backoff = Backoff::short();
+        let mut measure_at = Instant::now();
+        while !over.is_cancelled() {
+            if measure_at <= Instant::now() {
+                measure_at = Instant::now() + MEASURE_EVERY;
+                match store::relay::backlog(&self.pool).await {
+                    Ok(backlog) => measures::outbox(backlog),
+                    Err(error) => tracing::warn!(%error, "the outbox cannot be measured"),
+                }
+            }
+            match self.round(published, over).await {
+                Ok(0) => {
+                    backoff.reset();
+                    tokio::select! {
+                        () = over.cancelled() => {}
+                        () = self.outbox_written.notified() => {}
+                        () = tokio::time::sleep(LOOK_EVERY) => {}
+                    }
+                }
+                Ok(_) => backoff.reset(),
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox waits");
+                    tokio::select! {
+                        () = over.cancelled() => {}
+                        () = backoff.pause() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes the front of every shard that has something: how many messages.
+    async fn round(
+        &self,
+        published: &AtomicU64,
+        over: &CancellationToken,
+    ) -> Result<usize, RelayError> {
+        let shards = store::relay::waiting_shards(&self.pool).await?;
+        let mut results = futures::stream::iter(shards)
+            .take_while(|_| futures::future::ready(!over.is_cancelled()))
+            .map(|shard| self.publish_front(shard, published))
+            .buffer_unordered(SHARDS_AT_A_TIME);
+        let (mut count, mut failure) = (0, None);
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(published) => count += published,
+                // One shard's trouble is not another's; the first is told.
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(count), Err)
+    }
+
+    async fn publish_front(
+        &self,
+        shard: i16,
+        published: &AtomicU64,
+    ) -> Result<usize, RelayError> {
+        let front =
+            store::relay::lock_front(&self.pool, shard, FRONT_MESSAGES, FRONT_BYTES).await?;
+        let Some(front) = front else { return Ok(0) };
+        let (acknowledged, failure) = self.publisher.publish(&front).await?;
+        let mut by_topic: BTreeMap<&str, u64> = BTreeMap::new();
+        for waiting in &front.messages[..acknowledged] {
+            *by_topic.entry(&waiting.message.topic).or_default() += 1;
+        }
+        for (topic, count) in by_topic {
+            measures::published(topic, count);
+        }
+        front.mark_published(acknowledged).await?;
+        published.fetch_add(acknowledged as u64, Ordering::Relaxed);
+        failure.map_or(Ok(acknowledged), Err)
+    }
+}
+
+/// The producer, replaced when it has given up on a message: what was behind that message must
+/// not be delivered before it.
+struct Publisher {
+    kafka: Kafka,
+    current: Mutex<Option<FutureProducer>>,
+}
+
+impl Publisher {
+    fn new(kafka: Kafka) -> KafkaResult<Self> {
+        let producer = kafka.producer()?;
+        Ok(Self { kafka, current: Mutex::new(Some(producer)) })
+    }
+
+    fn producer(&self) -> Result<FutureProducer, RelayError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = &*current {
+            return Ok(producer.clone());
+        }
+        let producer = self.kafka.producer().map_err(RelayError::NoProducer)?;
+        *current = Some(producer.clone());
+        Ok(producer)
+    }
+
+    /// Sends nothing more of what it was given; the next message goes through a new producer.
+    fn give_up(&self) {
+        let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(producer) = producer {
+            producer.purge(PurgeConfig::default().queue().inflight());
+            // Dropping the last one waits for its thread.
+            tokio::task::spawn_blocking(move || drop(producer));
+        }
+    }
+
+    /// Publishes in order: how many, from the front, Kafka has acknowledged, and what went wrong
+    /// after them.
+    async fn publish(
+        &self,
+        front: &ShardFront,
+    ) -> Result<(usize, Option<RelayError>), RelayError> {
+        let producer = self.producer()?;
+        let mut deliveries = Vec::with_capacity(front.messages.len());
+        let mut failure = None;
+        for waiting in &front.messages {
+            match producer.send_result(record(waiting)) {
+                Ok(delivery) => deliveries.push(delivery),
+                Err((error, _)) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut acknowledged = 0;
+        for delivery in deliveries {
+            let delivered = match delivery.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(error),
+                // The producer went away before it could say.
+                Err(_) => Err(KafkaError::Canceled),
+            };
+            match delivered {
+                Ok(()) => acknowledged += 1,
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let failure = failure.map(|source| {
+            self.give_up();
+            let waiting = &front.messages[acknowledged];
+            RelayError::NotAcknowledged {
+                topic: waiting.message.topic.clone(),
+                outbox_id: waiting.outbox_id,
+                source,
+            }
+        });
+        Ok((acknowledged, failure))
+    }
+}
+
+fn record(waiting: &Waiting) -> FutureRecord<'_, [u8], [u8]> {
+    let message = &waiting.message;
+    let headers = message.headers.iter().fold(
+        OwnedHeaders::new_with_capacity(message.headers.len()),
+        |headers, (key, value)| headers.insert(Header { key, value: Some(value) }),
+    );
+    let record = FutureRecord::to(&message.topic).payload(&message.body[..]).headers(headers);
+    match &message.key {
+        Some(key) => record.key(&key[..]),
+        None => record,
+    }
+}

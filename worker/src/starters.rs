@@ -1,0 +1,291 @@
+//! What sees to it that nothing accepted is left lying: flows that were not started or were cut
+//! off are started, callbacks that were stored and not signalled are signalled.
+//!
+//! The loops are apart from each other and from the relay, so that no outage of one blocks the
+//! others. None of them moves points. Several workers may run them: they take turns, and doing
+//! something twice changes nothing.
+
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use store::{
+    PgPool,
+    callbacks::{Callback, Kind},
+    redemptions::Redemption,
+    tiers::Order,
+    turn::{self, Duty},
+};
+use temporalio_client::errors::WorkflowInteractionError;
+use tokio_util::sync::CancellationToken;
+use workflows::{contract::TierOrder, id};
+
+use crate::{
+    backoff::Backoff,
+    flows::{Flows, RedemptionToStart},
+    measures,
+};
+
+/// How many calls to Temporal a loop has under way.
+const CALLS_AT_A_TIME: usize = 16;
+/// How much a loop takes on in one turn.
+const AT_A_TIME: i64 = 500;
+/// How many stale rows are looked at in one turn; most of them wait rightly.
+const STALE_AT_A_TIME: i64 = 10_000;
+/// How often waiting redemptions are looked for.
+const REDEMPTIONS_EVERY: Duration = Duration::from_millis(500);
+/// How often ordered tier upgrades are looked for.
+const TIER_ORDERS_EVERY: Duration = Duration::from_millis(200);
+/// How often callbacks to signal are looked for.
+const CALLBACKS_EVERY: Duration = Duration::from_millis(500);
+/// A flow that was found open is not asked for again within this time.
+const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// A tier upgrade that takes this long may have been cut off.
+const TIER_ORDER_STALE_AFTER: Duration = Duration::from_mins(10);
+/// The api signals at once; after this long it has not been able to.
+const SIGNAL_AFTER: Duration = Duration::from_secs(1);
+/// Longer than any row is left alone.
+const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
+
+/// When a redemption counts as left lying.
+#[derive(Debug, Clone, Copy)]
+pub struct RedemptionAges {
+    /// QUEUED for this long: it was not started.
+    pub queued: Duration,
+    /// Not ended and untouched for this long: its flow may have been cut off.
+    pub stale: Duration,
+}
+
+/// The starters of one worker.
+pub struct Starters {
+    pool: PgPool,
+    flows: Flows,
+    ages: RedemptionAges,
+    /// Flows that were found open, and when.
+    found_open: Mutex<HashMap<String, Instant>>,
+}
+
+/// Something a loop could not do.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("Temporal is out of reach: {0}")]
+    Temporal(String),
+}
+
+impl Starters {
+    /// Starters over this database and these flows.
+    pub fn new(pool: PgPool, flows: Flows, ages: RedemptionAges) -> Self {
+        Self { pool, flows, ages, found_open: Mutex::default() }
+    }
+
+    /// Works until told to stop.
+    pub async fn run(&self, stop: &CancellationToken) {
+        tokio::join!(
+            self.repeat(Duty::StartRedemptions, REDEMPTIONS_EVERY, stop),
+            self.repeat(Duty::StartTierUpgrades, TIER_ORDERS_EVERY, stop),
+            self.repeat(Duty::SignalCallbacks, CALLBACKS_EVERY, stop),
+            self.keep_relay_running(stop),
+        );
+    }
+
+    /// One loop: a turn, a pause; a longer pause after trouble.
+    async fn repeat(&self, duty: Duty, every: Duration, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(every, Duration::from_secs(5));
+        let again = async {
+            loop {
+                match self.take_turn(duty).await {
+                    Ok(()) => {
+                        backoff.reset();
+                        tokio::time::sleep(every).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, ?duty, "not done yet");
+                        backoff.pause().await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = again => {}
+        }
+    }
+
+    async fn take_turn(&self, duty: Duty) -> Result<(), Trouble> {
+        let Some(_turn) = turn::take(&self.pool, duty).await? else { return Ok(()) };
+        match duty {
+            Duty::StartRedemptions => self.start_redemptions().await,
+            Duty::StartTierUpgrades => self.start_tier_upgrades().await,
+            Duty::SignalCallbacks => self.signal_callbacks().await,
+        }
+    }
+
+    // ---------------------------------------------------------------------------- redemptions
+
+    async fn start_redemptions(&self) -> Result<(), Trouble> {
+        let pool = &self.pool;
+        let queued =
+            store::redemptions::to_start(pool, self.ages.queued, NEVER, AT_A_TIME).await?;
+        self.each(queued, |redemption| self.start_redemption(redemption)).await?;
+        let stale =
+            store::redemptions::to_start(pool, NEVER, self.ages.stale, STALE_AT_A_TIME).await?;
+        let mut cut_off = Vec::new();
+        for redemption in stale {
+            if self.is_due(&id::redeem(&redemption.redeem_request_id)) {
+                cut_off.push(redemption);
+                if cut_off.len() >= usize::try_from(AT_A_TIME).unwrap_or(usize::MAX) {
+                    break;
+                }
+            }
+        }
+        self.each(cut_off, |redemption| self.resume_redemption(redemption)).await
+    }
+
+    async fn start_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
+        let redemption = RedemptionToStart {
+            id: redemption.redeem_request_id,
+            customer: redemption.customer_id,
+            merchant: redemption.merchant_id,
+            points: redemption.points,
+        };
+        self.flows.start_redeem(&redemption).await.map_err(temporal)?;
+        measures::flow_started("redeem");
+        Ok(())
+    }
+
+    /// Starts a redemption again whose flow has no open run, such as after a termination in the
+    /// Web UI. The new run goes on from the row.
+    async fn resume_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
+        let workflow_id = id::redeem(&redemption.redeem_request_id);
+        if self.is_open(&workflow_id).await? {
+            return Ok(());
+        }
+        tracing::warn!(workflow_id, state = %redemption.state, "a redemption had no open run");
+        self.start_redemption(redemption).await
+    }
+
+    // -------------------------------------------------------------------------- tier upgrades
+
+    async fn start_tier_upgrades(&self) -> Result<(), Trouble> {
+        let ordered = store::tiers::orders_to_start(&self.pool, AT_A_TIME).await?;
+        self.each(ordered, |order| self.start_tier_upgrade(order)).await?;
+        let age = TIER_ORDER_STALE_AFTER;
+        let stale = store::tiers::stale_orders(&self.pool, age, AT_A_TIME).await?;
+        let stale = stale
+            .into_iter()
+            .filter(|order| self.is_due(&id::tier_upgrade(&order.customer_id, order.order_id)))
+            .collect();
+        self.each(stale, |order| self.resume_tier_upgrade(order)).await
+    }
+
+    async fn start_tier_upgrade(&self, order: Order) -> Result<(), Trouble> {
+        let Order { order_id, customer_id, tier } = order;
+        let order = TierOrder { order_id, customer_id };
+        self.flows.start_tier_upgrade(order, tier).await.map_err(temporal)?;
+        store::tiers::mark_started(&self.pool, order_id).await?;
+        measures::flow_started("tier-upgrade");
+        Ok(())
+    }
+
+    async fn resume_tier_upgrade(&self, order: Order) -> Result<(), Trouble> {
+        let workflow_id = id::tier_upgrade(&order.customer_id, order.order_id);
+        if self.is_open(&workflow_id).await? {
+            return Ok(());
+        }
+        tracing::warn!(workflow_id, "a tier upgrade had no open run");
+        self.start_tier_upgrade(order).await
+    }
+
+    // ------------------------------------------------------------------------------ callbacks
+
+    async fn signal_callbacks(&self) -> Result<(), Trouble> {
+        let callbacks =
+            store::callbacks::unsignalled(&self.pool, SIGNAL_AFTER, AT_A_TIME).await?;
+        self.each(callbacks, |callback| self.signal(callback)).await
+    }
+
+    async fn signal(&self, callback: Callback) -> Result<(), Trouble> {
+        let workflow_id = callback.workflow_id.as_str();
+        let signalled = match callback.kind {
+            Kind::Partner => self.flows.partner_called_back(workflow_id).await,
+            Kind::TierUpgrade => self.flows.notification_acknowledged(workflow_id).await,
+        };
+        match signalled {
+            Ok(()) => measures::flow_started("signal"),
+            // It has ended, or a new run will read the row: nobody waits for the signal.
+            Err(WorkflowInteractionError::NotFound(_)) => {}
+            Err(error) => return Err(temporal(error)),
+        }
+        Ok(store::callbacks::mark_signalled(&self.pool, &callback.callback_id).await?)
+    }
+
+    // ---------------------------------------------------------------------------------- relay
+
+    /// Starts the relay's workflow, and again should somebody have ended it.
+    async fn keep_relay_running(&self, stop: &CancellationToken) {
+        let mut backoff = Backoff::short();
+        let again = async {
+            loop {
+                match self.flows.start_relay().await {
+                    Ok(()) => {
+                        backoff.reset();
+                        tokio::time::sleep(Duration::from_secs(5)).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the relay is not started yet");
+                        backoff.pause().await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = again => {}
+        }
+    }
+
+    // --------------------------------------------------------------------------------- common
+
+    /// Does something with each item, some at a time. All are tried; the last trouble is told.
+    async fn each<T, F>(&self, items: Vec<T>, work: impl Fn(T) -> F) -> Result<(), Trouble>
+    where
+        F: Future<Output = Result<(), Trouble>>,
+    {
+        let mut done = stream::iter(items).map(work).buffer_unordered(CALLS_AT_A_TIME);
+        let mut outcome = Ok(());
+        while let Some(result) = done.next().await {
+            if let Err(Trouble::Temporal(_)) = &result {
+                // The rest would fare the same.
+                return result;
+            }
+            outcome = outcome.and(result);
+        }
+        outcome
+    }
+
+    /// Whether a stale row's flow should be asked for: it was not found open just now.
+    fn is_due(&self, workflow_id: &str) -> bool {
+        let mut found = self.found_open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        found.retain(|_, at| at.elapsed() < ASK_AGAIN_AFTER);
+        !found.contains_key(workflow_id)
+    }
+
+    async fn is_open(&self, workflow_id: &str) -> Result<bool, Trouble> {
+        let open = self.flows.is_open(workflow_id).await.map_err(temporal)?;
+        if open {
+            let mut found =
+                self.found_open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            found.insert(workflow_id.to_owned(), Instant::now());
+        }
+        Ok(open)
+    }
+}
+
+fn temporal(error: impl std::fmt::Display) -> Trouble {
+    Trouble::Temporal(error.to_string())
+}
