@@ -62,8 +62,13 @@ impl ContextServices {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(settings: ContextSettings) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(settings.timeout).build()?;
-        Ok(Self { settings: Arc::new(settings), client })
+        let client = reqwest::Client::builder()
+            .timeout(settings.timeout)
+            .build()?;
+        Ok(Self {
+            settings: Arc::new(settings),
+            client,
+        })
     }
 
     /// What the Product Service recommends to the customer.
@@ -75,7 +80,14 @@ impl ContextServices {
         customer: &CustomerId,
     ) -> Result<Vec<Recommendation>, ContextError> {
         let query = [("customerId", customer.as_str())];
-        self.get("product", &self.settings.product_url, "recommendations", query, None).await
+        self.get(
+            "product",
+            &self.settings.product_url,
+            "recommendations",
+            query,
+            None,
+        )
+        .await
     }
 
     /// What the Product Search Service finds for the tier.
@@ -84,7 +96,14 @@ impl ContextServices {
     /// No usable answer.
     pub async fn products_of_tier(&self, tier: Tier) -> Result<Vec<Recommendation>, ContextError> {
         let query = [("tier", tier.as_str())];
-        self.get("product-search", &self.settings.search_url, "search", query, None).await
+        self.get(
+            "product-search",
+            &self.settings.search_url,
+            "search",
+            query,
+            None,
+        )
+        .await
     }
 
     /// How many orders the Order Service knows of the customer.
@@ -101,11 +120,23 @@ impl ContextServices {
             exp: now + TOKEN_SECONDS,
         };
         let key = EncodingKey::from_secret(self.settings.orders_jwt_secret.as_bytes());
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-            .map_err(|e| ContextError { service: "order", reason: e.to_string() })?;
+        let token =
+            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|e| {
+                ContextError {
+                    service: "order",
+                    reason: e.to_string(),
+                }
+            })?;
         let query = [("customerId", customer.as_str())];
-        let orders: Vec<Order> =
-            self.get("order", &self.settings.orders_url, "orders", query, Some(token)).await?;
+        let orders: Vec<Order> = self
+            .get(
+                "order",
+                &self.settings.orders_url,
+                "orders",
+                query,
+                Some(token),
+            )
+            .await?;
         Ok(u32::try_from(orders.len()).unwrap_or(u32::MAX))
     }
 
@@ -128,11 +159,17 @@ impl ContextServices {
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let response = request.send().await.map_err(|e| failed(e.without_url().to_string()))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|e| failed(e.without_url().to_string()))?;
         let status = response.status();
         if !status.is_success() {
             return Err(failed(format!("answered {status}")));
         }
-        response.json().await.map_err(|e| failed(e.without_url().to_string()))
+        response
+            .json()
+            .await
+            .map_err(|e| failed(e.without_url().to_string()))
     }
 }

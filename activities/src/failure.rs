@@ -17,7 +17,11 @@ pub struct Failure {
 impl Failure {
     /// The order of steps or their input makes no sense; nobody can mend it by waiting.
     pub fn impossible(reason: String) -> Self {
-        Self { source: reason.into(), name: "Impossible", is_final: true }
+        Self {
+            source: reason.into(),
+            name: "Impossible",
+            is_final: true,
+        }
     }
 }
 
@@ -32,7 +36,11 @@ impl From<store::Error> for Failure {
             store::Error::NotFound { .. } => ("NotFound", true),
             store::Error::Inconsistent(_) => ("Inconsistent", true),
         };
-        Self { source: error.into(), name, is_final }
+        Self {
+            source: error.into(),
+            name,
+            is_final,
+        }
     }
 }
 
@@ -44,19 +52,31 @@ impl From<PartnerError> for Failure {
             PartnerError::Busy { .. } => "PartnerBusy",
             PartnerError::Lost { .. } | PartnerError::Unavailable { .. } => "PartnerUnreachable",
         };
-        Self { source: error.into(), name, is_final: false }
+        Self {
+            source: error.into(),
+            name,
+            is_final: false,
+        }
     }
 }
 
 impl From<ContextError> for Failure {
     fn from(error: ContextError) -> Self {
-        Self { source: error.into(), name: "ContextServiceUnreachable", is_final: false }
+        Self {
+            source: error.into(),
+            name: "ContextServiceUnreachable",
+            is_final: false,
+        }
     }
 }
 
 /// Tells Temporal, with the name under which it and its users know the failure.
 pub fn activity_error(failure: impl Into<Failure>) -> ActivityError {
-    let Failure { source, name, is_final } = failure.into();
+    let Failure {
+        source,
+        name,
+        is_final,
+    } = failure.into();
     ActivityError::application(
         ApplicationFailure::builder(source)
             .type_name(name.to_owned())

@@ -1,7 +1,10 @@
 //! What turns numbers into facts: the activities behind the contract in `workflows`, over the
 //! ledger (through `store`), the partners and the context services.
 
-#![expect(missing_docs, reason = "the SDK's macros make public items without documentation")]
+#![expect(
+    missing_docs,
+    reason = "the SDK's macros make public items without documentation"
+)]
 
 pub mod context;
 mod failure;

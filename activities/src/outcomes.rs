@@ -14,7 +14,9 @@ pub struct Outcomes {
 
 impl Default for Outcomes {
     fn default() -> Self {
-        Self { changes: broadcast::channel(CAPACITY).0 }
+        Self {
+            changes: broadcast::channel(CAPACITY).0,
+        }
     }
 }
 

@@ -159,7 +159,9 @@ impl Partners {
 
     /// The key that both sides sign with.
     pub fn signing_key(&self, merchant: &MerchantId) -> Option<&[u8]> {
-        self.merchants.get(merchant).map(|m| m.settings.signing_key.as_bytes())
+        self.merchants
+            .get(merchant)
+            .map(|m| m.settings.signing_key.as_bytes())
     }
 
     /// Asks the merchant to deliver.
@@ -179,11 +181,17 @@ impl Partners {
             redeem_request_id: id,
             order_id: order,
             points,
-            callback_url: format!("{}/api/v1/partner-callbacks/{callback_id}", self.callback_base),
+            callback_url: format!(
+                "{}/api/v1/partner-callbacks/{callback_id}",
+                self.callback_base
+            ),
         };
-        let body = serde_json::to_vec(&request)
-            .map_err(|e| PartnerError::Lost { merchant: merchant.clone(), reason: e.to_string() })?;
-        self.call(merchant, Method::POST, &[], Some((id, body)), timeout).await
+        let body = serde_json::to_vec(&request).map_err(|e| PartnerError::Lost {
+            merchant: merchant.clone(),
+            reason: e.to_string(),
+        })?;
+        self.call(merchant, Method::POST, &[], Some((id, body)), timeout)
+            .await
     }
 
     /// Asks what became of a redemption.
@@ -195,7 +203,8 @@ impl Partners {
         merchant: &MerchantId,
         id: &RedeemRequestId,
     ) -> Result<Said, PartnerError> {
-        self.call(merchant, Method::GET, &[id.as_str()], None, None).await
+        self.call(merchant, Method::GET, &[id.as_str()], None, None)
+            .await
     }
 
     /// Takes a redemption back for good.
@@ -207,7 +216,8 @@ impl Partners {
         merchant: &MerchantId,
         id: &RedeemRequestId,
     ) -> Result<Said, PartnerError> {
-        self.call(merchant, Method::POST, &[id.as_str(), "void"], None, None).await
+        self.call(merchant, Method::POST, &[id.as_str(), "void"], None, None)
+            .await
     }
 
     async fn call(
@@ -218,15 +228,24 @@ impl Partners {
         body: Option<(&RedeemRequestId, Vec<u8>)>,
         timeout: Option<Duration>,
     ) -> Result<Said, PartnerError> {
-        let lost = |reason: String| PartnerError::Lost { merchant: id.clone(), reason };
-        let merchant =
-            self.merchants.get(id).ok_or_else(|| lost("it is not configured any more".into()))?;
+        let lost = |reason: String| PartnerError::Lost {
+            merchant: id.clone(),
+            reason,
+        };
+        let merchant = self
+            .merchants
+            .get(id)
+            .ok_or_else(|| lost("it is not configured any more".into()))?;
         let _place = merchant
             .bulkhead
             .try_acquire()
-            .map_err(|_| PartnerError::Busy { merchant: id.clone() })?;
+            .map_err(|_| PartnerError::Busy {
+                merchant: id.clone(),
+            })?;
         if !merchant.circuit.is_call_permitted() {
-            return Err(PartnerError::CircuitOpen { merchant: id.clone() });
+            return Err(PartnerError::CircuitOpen {
+                merchant: id.clone(),
+            });
         }
         let mut url = reqwest::Url::parse(&merchant.settings.base_url)
             .map_err(|e| lost(format!("its base URL: {e}")))?;
@@ -242,7 +261,10 @@ impl Partners {
             .client
             .request(method, url)
             .header(signature::TIMESTAMP_HEADER, now)
-            .header(signature::SIGNATURE_HEADER, signature::sign(signing_key, now, &bytes));
+            .header(
+                signature::SIGNATURE_HEADER,
+                signature::sign(signing_key, now, &bytes),
+            );
         if let Some(key) = key {
             request = request
                 .header("idempotency-key", key.as_str())
@@ -292,15 +314,21 @@ fn causes(error: &reqwest::Error) -> String {
 }
 
 fn understand(status: StatusCode, body: &[u8]) -> Said {
-    let unknown = Said::Unknown { status: status.as_u16() };
+    let unknown = Said::Unknown {
+        status: status.as_u16(),
+    };
     let Ok(body) = serde_json::from_slice::<StatusBody>(body) else {
         return unknown;
     };
     match (status.as_u16(), body.status.as_str()) {
-        (200 | 201 | 409, "CONFIRMED") => Said::Confirmed { confirmation_id: body.confirmation_id },
+        (200 | 201 | 409, "CONFIRMED") => Said::Confirmed {
+            confirmation_id: body.confirmation_id,
+        },
         (200 | 202, "PENDING") => Said::Pending,
         (200, "VOIDED") => Said::Voided,
-        (200 | 400 | 402..=499, "REFUSED") => Said::Refused { reason: body.reason },
+        (200 | 400 | 402..=499, "REFUSED") => Said::Refused {
+            reason: body.reason,
+        },
         _ => unknown,
     }
 }
@@ -312,25 +340,40 @@ mod tests {
     #[test]
     fn only_a_word_of_the_protocol_decides_anything() {
         let said = |status: u16, body: &str| {
-            understand(StatusCode::from_u16(status).expect("a status"), body.as_bytes())
+            understand(
+                StatusCode::from_u16(status).expect("a status"),
+                body.as_bytes(),
+            )
         };
         assert_eq!(
             said(200, r#"{"status":"CONFIRMED","confirmationId":"C"}"#),
-            Said::Confirmed { confirmation_id: Some("C".into()) }
+            Said::Confirmed {
+                confirmation_id: Some("C".into())
+            }
         );
         assert_eq!(
             said(409, r#"{"status":"CONFIRMED"}"#),
-            Said::Confirmed { confirmation_id: None }
+            Said::Confirmed {
+                confirmation_id: None
+            }
         );
         assert_eq!(said(202, r#"{"status":"PENDING"}"#), Said::Pending);
         assert_eq!(said(200, r#"{"status":"VOIDED"}"#), Said::Voided);
         assert_eq!(
             said(409, r#"{"status":"REFUSED","reason":"OUT_OF_STOCK"}"#),
-            Said::Refused { reason: Some("OUT_OF_STOCK".into()) }
+            Said::Refused {
+                reason: Some("OUT_OF_STOCK".into())
+            }
         );
         assert_eq!(said(404, ""), Said::Unknown { status: 404 });
-        assert_eq!(said(401, r#"{"status":"REFUSED"}"#), Said::Unknown { status: 401 });
+        assert_eq!(
+            said(401, r#"{"status":"REFUSED"}"#),
+            Said::Unknown { status: 401 }
+        );
         assert_eq!(said(400, "no"), Said::Unknown { status: 400 });
-        assert_eq!(said(200, r#"{"status":"MAYBE"}"#), Said::Unknown { status: 200 });
+        assert_eq!(
+            said(200, r#"{"status":"MAYBE"}"#),
+            Said::Unknown { status: 200 }
+        );
     }
 }

@@ -60,7 +60,9 @@ impl RedeemSteps {
         let known = self.row(id).await.map_err(activity_error)?;
         let known = self.partners.knows(&known.merchant_id);
         let ttl = Duration::from_millis(input.hold_ttl_ms);
-        let row = redemptions::reserve(&self.pool, id, ttl, known).await.map_err(activity_error)?;
+        let row = redemptions::reserve(&self.pool, id, ttl, known)
+            .await
+            .map_err(activity_error)?;
         Ok(self.changed(&row))
     }
 
@@ -71,17 +73,20 @@ impl RedeemSteps {
         input: ConfirmWithPartner,
     ) -> Result<PartnerReply, ActivityError> {
         let id = &input.redeem_request_id;
-        let row = redemptions::begin_confirm(&self.pool, id).await.map_err(activity_error)?;
-        if row.state != RedemptionState::Confirming
-            || row.cancel_requested
-            || row.verdict.is_some()
+        let row = redemptions::begin_confirm(&self.pool, id)
+            .await
+            .map_err(activity_error)?;
+        if row.state != RedemptionState::Confirming || row.cancel_requested || row.verdict.is_some()
         {
             let answer = if row.state == RedemptionState::AwaitingCallback {
                 PartnerAnswer::Pending
             } else {
                 PartnerAnswer::NotAsked
             };
-            return Ok(PartnerReply { answer, view: view(&row) });
+            return Ok(PartnerReply {
+                answer,
+                view: view(&row),
+            });
         }
         let callback_id = row.callback_id.as_deref().ok_or_else(|| {
             activity_error(Failure::impossible(format!(
@@ -91,14 +96,24 @@ impl RedeemSteps {
         let timeout = input.quick_attempt_ms.map(Duration::from_millis);
         let said = self
             .partners
-            .confirm(&row.merchant_id, id, &row.order_id, row.points, callback_id, timeout)
+            .confirm(
+                &row.merchant_id,
+                id,
+                &row.order_id,
+                row.points,
+                callback_id,
+                timeout,
+            )
             .await;
         match said {
             Ok(said) => self.record(id, said).await.map_err(activity_error),
             // A quick attempt that came to nothing is followed by a patient one.
             Err(error) if input.quick_attempt_ms.is_some() => {
                 tracing::debug!(redeem_request_id = %id, %error, "quick attempt");
-                Ok(PartnerReply { answer: PartnerAnswer::NotAsked, view: view(&row) })
+                Ok(PartnerReply {
+                    answer: PartnerAnswer::NotAsked,
+                    view: view(&row),
+                })
             }
             Err(error) => Err(activity_error(error)),
         }
@@ -112,11 +127,21 @@ impl RedeemSteps {
     ) -> Result<PartnerReply, ActivityError> {
         let row = self.row(&id).await.map_err(activity_error)?;
         if !row.state.partner_may_know() {
-            return Ok(PartnerReply { answer: PartnerAnswer::NotAsked, view: view(&row) });
+            return Ok(PartnerReply {
+                answer: PartnerAnswer::NotAsked,
+                view: view(&row),
+            });
         }
-        let said = self.partners.status(&row.merchant_id, &id).await.map_err(activity_error)?;
+        let said = self
+            .partners
+            .status(&row.merchant_id, &id)
+            .await
+            .map_err(activity_error)?;
         if said == Said::Pending {
-            return Ok(PartnerReply { answer: PartnerAnswer::Pending, view: view(&row) });
+            return Ok(PartnerReply {
+                answer: PartnerAnswer::Pending,
+                view: view(&row),
+            });
         }
         self.record(&id, said).await.map_err(activity_error)
     }
@@ -129,20 +154,25 @@ impl RedeemSteps {
     ) -> Result<PartnerReply, ActivityError> {
         let row = self.row(&id).await.map_err(activity_error)?;
         if !row.state.partner_may_know() {
-            return Ok(PartnerReply { answer: PartnerAnswer::NotAsked, view: view(&row) });
+            return Ok(PartnerReply {
+                answer: PartnerAnswer::NotAsked,
+                view: view(&row),
+            });
         }
-        let said = self.partners.void(&row.merchant_id, &id).await.map_err(activity_error)?;
+        let said = self
+            .partners
+            .void(&row.merchant_id, &id)
+            .await
+            .map_err(activity_error)?;
         match said {
             Said::Voided | Said::Confirmed { .. } | Said::Refused { .. } => {
                 self.record(&id, said).await.map_err(activity_error)
             }
             // Only a final word frees the points: anything else is asked again.
-            Said::Pending | Said::Unknown { .. } => {
-                Err(activity_error(PartnerError::Lost {
-                    merchant: row.merchant_id,
-                    reason: format!("it answered a void with {said:?}"),
-                }))
-            }
+            Said::Pending | Said::Unknown { .. } => Err(activity_error(PartnerError::Lost {
+                merchant: row.merchant_id,
+                reason: format!("it answered a void with {said:?}"),
+            })),
         }
     }
 
@@ -181,8 +211,15 @@ impl RedeemSteps {
         _ctx: ActivityContext,
         id: RedeemRequestId,
     ) -> Result<RedemptionView, ActivityError> {
-        let mut conn = self.pool.acquire().await.map_err(store::Error::from).map_err(activity_error)?;
-        let row = redemptions::request_cancel(&mut conn, &id).await.map_err(activity_error)?;
+        let mut conn = self
+            .pool
+            .acquire()
+            .await
+            .map_err(store::Error::from)
+            .map_err(activity_error)?;
+        let row = redemptions::request_cancel(&mut conn, &id)
+            .await
+            .map_err(activity_error)?;
         Ok(self.changed(&row))
     }
 
@@ -201,7 +238,11 @@ impl RedeemSteps {
         let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
         let row = redemptions::find(&mut conn, id).await?;
         row.ok_or_else(|| {
-            store::Error::NotFound { what: "redemption", id: id.to_string() }.into()
+            store::Error::NotFound {
+                what: "redemption",
+                id: id.to_string(),
+            }
+            .into()
         })
     }
 
@@ -214,23 +255,31 @@ impl RedeemSteps {
     /// recorded by settling.
     async fn record(&self, id: &RedeemRequestId, said: Said) -> Result<PartnerReply, Failure> {
         let (answer, row) = match said {
-            Said::Confirmed { confirmation_id } => {
-                (PartnerAnswer::Confirmed { confirmation_id }, self.row(id).await?)
-            }
+            Said::Confirmed { confirmation_id } => (
+                PartnerAnswer::Confirmed { confirmation_id },
+                self.row(id).await?,
+            ),
             Said::Pending => {
                 let row = redemptions::await_callback(&self.pool, id).await?;
                 (PartnerAnswer::Pending, row)
             }
             Said::Refused { reason } => {
                 let verdict = PartnerVerdict::Refused;
-                (PartnerAnswer::Refused, self.verdict(id, verdict, reason.as_deref()).await?)
+                (
+                    PartnerAnswer::Refused,
+                    self.verdict(id, verdict, reason.as_deref()).await?,
+                )
             }
-            Said::Voided => {
-                (PartnerAnswer::Voided, self.verdict(id, PartnerVerdict::Voided, None).await?)
-            }
+            Said::Voided => (
+                PartnerAnswer::Voided,
+                self.verdict(id, PartnerVerdict::Voided, None).await?,
+            ),
             Said::Unknown { .. } => (PartnerAnswer::Unknown, self.row(id).await?),
         };
-        Ok(PartnerReply { answer, view: self.changed(&row) })
+        Ok(PartnerReply {
+            answer,
+            view: self.changed(&row),
+        })
     }
 
     async fn verdict(

@@ -30,7 +30,14 @@ pub enum SignatureError {
 /// # Panics
 /// Never: HMAC takes a key of any length.
 pub fn sign(key: &[u8], timestamp: i64, body: &[u8]) -> String {
-    format!("v1={}", hex::encode(mac(key, &timestamp.to_string(), body).finalize().into_bytes()))
+    format!(
+        "v1={}",
+        hex::encode(
+            mac(key, &timestamp.to_string(), body)
+                .finalize()
+                .into_bytes()
+        )
+    )
 }
 
 /// Checks a signature, in constant time.
@@ -49,7 +56,9 @@ pub fn verify(
         .strip_prefix("v1=")
         .and_then(|digits| hex::decode(digits).ok())
         .ok_or(SignatureError::Mismatch)?;
-    mac(key, timestamp, body).verify_slice(&digest).map_err(|_| SignatureError::Mismatch)?;
+    mac(key, timestamp, body)
+        .verify_slice(&digest)
+        .map_err(|_| SignatureError::Mismatch)?;
     if now.abs_diff(at) > TOLERANCE_SECONDS.unsigned_abs() {
         return Err(SignatureError::Stale);
     }
@@ -82,11 +91,29 @@ mod tests {
     fn refuses_another_key_body_or_time() {
         let signature = sign(b"key", 1_000, b"body");
         assert_eq!(verify(b"key", "1000", &signature, b"body", 1_300), Ok(()));
-        assert_eq!(verify(b"key", "1000", &signature, b"body", 1_301), Err(SignatureError::Stale));
-        assert_eq!(verify(b"other", "1000", &signature, b"body", 0), Err(SignatureError::Mismatch));
-        assert_eq!(verify(b"key", "1001", &signature, b"body", 0), Err(SignatureError::Mismatch));
-        assert_eq!(verify(b"key", "1000", &signature, b"bodi", 0), Err(SignatureError::Mismatch));
-        assert_eq!(verify(b"key", "soon", &signature, b"body", 0), Err(SignatureError::Timestamp));
-        assert_eq!(verify(b"key", "1000", "v1=zz", b"body", 0), Err(SignatureError::Mismatch));
+        assert_eq!(
+            verify(b"key", "1000", &signature, b"body", 1_301),
+            Err(SignatureError::Stale)
+        );
+        assert_eq!(
+            verify(b"other", "1000", &signature, b"body", 0),
+            Err(SignatureError::Mismatch)
+        );
+        assert_eq!(
+            verify(b"key", "1001", &signature, b"body", 0),
+            Err(SignatureError::Mismatch)
+        );
+        assert_eq!(
+            verify(b"key", "1000", &signature, b"bodi", 0),
+            Err(SignatureError::Mismatch)
+        );
+        assert_eq!(
+            verify(b"key", "soon", &signature, b"body", 0),
+            Err(SignatureError::Timestamp)
+        );
+        assert_eq!(
+            verify(b"key", "1000", "v1=zz", b"body", 0),
+            Err(SignatureError::Mismatch)
+        );
     }
 }

@@ -33,6 +33,7 @@ pub struct TierSteps {
     pub thresholds: Thresholds,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "one form becomes the other")]
 fn upgraded(upgrade: tiers::Upgrade) -> Upgraded {
     Upgraded {
         previous_tier: upgrade.previous_tier,
@@ -50,8 +51,9 @@ impl TierSteps {
         _ctx: ActivityContext,
         order: TierOrder,
     ) -> Result<TierAccount, ActivityError> {
-        let account =
-            tiers::read_account(&self.pool, order.order_id).await.map_err(activity_error)?;
+        let account = tiers::read_account(&self.pool, order.order_id)
+            .await
+            .map_err(activity_error)?;
         Ok(TierAccount {
             current_points: account.current_points,
             tier: account.tier,
@@ -61,6 +63,7 @@ impl TierSteps {
     }
 
     #[activity(definition = definition::EvaluateTier)]
+    #[expect(clippy::unused_async, reason = "a thread of its own would cost more")]
     pub async fn evaluate_tier(
         self: Arc<Self>,
         _ctx: ActivityContext,
@@ -95,7 +98,10 @@ impl TierSteps {
             unreachable.push("product-search".to_owned());
             Vec::new()
         });
-        Ok(TierContext { recommendations: pick(recommended, of_tier), unreachable })
+        Ok(TierContext {
+            recommendations: pick(recommended, of_tier),
+            unreachable,
+        })
     }
 
     #[activity(definition = definition::FetchOrderHistory)]
@@ -104,7 +110,11 @@ impl TierSteps {
         _ctx: ActivityContext,
         customer: CustomerId,
     ) -> Result<OrderHistory, ActivityError> {
-        let orders = self.services.order_count(&customer).await.map_err(activity_error)?;
+        let orders = self
+            .services
+            .order_count(&customer)
+            .await
+            .map_err(activity_error)?;
         Ok(OrderHistory { orders })
     }
 
@@ -114,7 +124,10 @@ impl TierSteps {
         _ctx: ActivityContext,
         input: UpgradeTier,
     ) -> Result<UpgradeResult, ActivityError> {
-        let TierOrder { order_id, customer_id } = &input.order;
+        let TierOrder {
+            order_id,
+            customer_id,
+        } = &input.order;
         let upgrade = tiers::upgrade(
             &self.pool,
             &tiers::NewUpgrade {
@@ -129,7 +142,9 @@ impl TierSteps {
         )
         .await
         .map_err(activity_error)?;
-        Ok(upgrade.map_or(UpgradeResult::Conflict, |u| UpgradeResult::Upgraded(upgraded(u))))
+        Ok(upgrade.map_or(UpgradeResult::Conflict, |u| {
+            UpgradeResult::Upgraded(upgraded(u))
+        }))
     }
 
     #[activity(definition = definition::AwaitNotificationAck)]
@@ -138,8 +153,9 @@ impl TierSteps {
         _ctx: ActivityContext,
         order: TierOrder,
     ) -> Result<Acknowledgement, ActivityError> {
-        let answer =
-            tiers::acknowledgement(&self.pool, order.order_id).await.map_err(activity_error)?;
+        let answer = tiers::acknowledgement(&self.pool, order.order_id)
+            .await
+            .map_err(activity_error)?;
         Ok(match answer {
             None => Acknowledgement::Waiting,
             Some(true) => Acknowledgement::Acknowledged,
@@ -172,7 +188,9 @@ fn pick(recommended: Vec<Recommendation>, of_tier: Vec<Recommendation>) -> Vec<R
     let mut picked: Vec<Recommendation> = Vec::with_capacity(RECOMMENDATIONS);
     for product in recommended.into_iter().chain(of_tier) {
         if picked.len() < RECOMMENDATIONS
-            && picked.iter().all(|other| other.product_id != product.product_id)
+            && picked
+                .iter()
+                .all(|other| other.product_id != product.product_id)
         {
             picked.push(product);
         }
@@ -185,7 +203,11 @@ mod tests {
     use super::*;
 
     fn product(id: &str) -> Recommendation {
-        Recommendation { product_id: id.into(), name: id.into(), price: "1.00".into() }
+        Recommendation {
+            product_id: id.into(),
+            name: id.into(),
+            price: "1.00".into(),
+        }
     }
 
     #[test]
@@ -194,7 +216,10 @@ mod tests {
             picked.into_iter().map(|p| p.product_id).collect::<Vec<_>>()
         };
         assert_eq!(
-            ids(pick(vec![product("a")], vec![product("a"), product("b"), product("c"), product("d")])),
+            ids(pick(
+                vec![product("a")],
+                vec![product("a"), product("b"), product("c"), product("d")]
+            )),
             ["a", "b", "c"]
         );
         assert!(pick(Vec::new(), Vec::new()).is_empty());

@@ -11,6 +11,7 @@ use store::PgPool;
 use crate::{
     auth::{Authenticator, dev::DevIssuer},
     flows::Flows,
+    idempotency::UnderWay,
     readiness::Readiness,
 };
 
@@ -32,6 +33,8 @@ pub struct App {
     pub readiness: Readiness,
     /// Renders the metrics, when they are collected.
     pub metrics: Option<PrometheusHandle>,
+    /// Idempotency keys of requests under way.
+    pub under_way: UnderWay,
     signing_keys: HashMap<MerchantId, Secret>,
 }
 
@@ -67,6 +70,7 @@ impl App {
             dev_issuer,
             readiness: Readiness::default(),
             metrics,
+            under_way: UnderWay::default(),
             signing_keys,
         })
     }
@@ -74,6 +78,8 @@ impl App {
     /// The key that the merchant and Meed sign with.
     pub fn signing_key(&self, merchant: &str) -> Option<&[u8]> {
         let merchant = MerchantId::new(merchant).ok()?;
-        self.signing_keys.get(&merchant).map(|key| key.expose().as_bytes())
+        self.signing_keys
+            .get(&merchant)
+            .map(|key| key.expose().as_bytes())
     }
 }

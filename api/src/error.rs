@@ -117,7 +117,9 @@ pub enum Thing {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Unavailable(_) | store::Error::Raced => Self::Unavailable(error.to_string()),
+            store::Error::Unavailable(_) | store::Error::Raced => {
+                Self::Unavailable(error.to_string())
+            }
             store::Error::NotFound { .. }
             | store::Error::Data(_)
             | store::Error::Inconsistent(_)
@@ -139,7 +141,10 @@ pub struct Problem {
 
 impl ApiError {
     /// Status, stable code and what is said of it.
-    #[expect(clippy::match_same_arms, reason = "one line for each code, in the order of the enum")]
+    #[expect(
+        clippy::match_same_arms,
+        reason = "one line for each code, in the order of the enum"
+    )]
     fn told(&self) -> (StatusCode, &'static str, &'static str, String) {
         use StatusCode as S;
         let said = |text: &str| text.to_owned();
@@ -187,14 +192,25 @@ impl ApiError {
                     S::BAD_REQUEST
                 };
                 let title = "The request breaks its contract";
-                (status, refusal.class.as_str(), title, refusal.reason.clone())
+                (
+                    status,
+                    refusal.class.as_str(),
+                    title,
+                    refusal.reason.clone(),
+                )
             }
-            Self::InvalidBody(why) => {
-                (S::BAD_REQUEST, "INVALID_BODY", "The body cannot be used", why.clone())
-            }
-            Self::InvalidParameter(why) => {
-                (S::BAD_REQUEST, "INVALID_PARAMETER", "A parameter cannot be used", why.clone())
-            }
+            Self::InvalidBody(why) => (
+                S::BAD_REQUEST,
+                "INVALID_BODY",
+                "The body cannot be used",
+                why.clone(),
+            ),
+            Self::InvalidParameter(why) => (
+                S::BAD_REQUEST,
+                "INVALID_PARAMETER",
+                "A parameter cannot be used",
+                why.clone(),
+            ),
             Self::BodyTooLarge => (
                 S::PAYLOAD_TOO_LARGE,
                 "PAYLOAD_TOO_LARGE",
@@ -319,8 +335,10 @@ impl ApiError {
                 problem.header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"");
             }
             Self::MissingScope(scope) => {
-                let challenge =
-                    format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", scope.as_str());
+                let challenge = format!(
+                    "Bearer error=\"insufficient_scope\", scope=\"{}\"",
+                    scope.as_str()
+                );
                 problem.header(header::WWW_AUTHENTICATE, &challenge);
             }
             Self::InvalidSignature(_) => problem.header(header::WWW_AUTHENTICATE, "Meed-Signature"),
@@ -341,7 +359,10 @@ impl ApiError {
 
 impl Problem {
     fn new(status: StatusCode, code: &str, title: &str, detail: String) -> Self {
-        let kind = format!("urn:meed:problem:{}", code.to_ascii_lowercase().replace('_', "-"));
+        let kind = format!(
+            "urn:meed:problem:{}",
+            code.to_ascii_lowercase().replace('_', "-")
+        );
         let members = [
             ("type", json!(kind)),
             ("title", json!(title)),
@@ -349,13 +370,24 @@ impl Problem {
             ("detail", json!(detail)),
             ("code", json!(code)),
         ];
-        let members = members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { status, members, headers: Vec::new() }
+        let members = members
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        Self {
+            status,
+            members,
+            headers: Vec::new(),
+        }
     }
 
     /// A problem as it was kept with an idempotency key.
     pub(crate) fn kept(status: StatusCode, members: Map<String, Value>) -> Self {
-        Self { status, members, headers: Vec::new() }
+        Self {
+            status,
+            members,
+            headers: Vec::new(),
+        }
     }
 
     fn header(&mut self, name: HeaderName, value: &str) {
@@ -469,7 +501,12 @@ mod tests {
             assert_eq!(document["requestId"], "r-1");
             assert_eq!(document["instance"], "/api/v1/redeem");
             for member in ["type", "title", "detail", "code"] {
-                assert!(document[member].as_str().is_some_and(|text| !text.is_empty()), "{member}");
+                assert!(
+                    document[member]
+                        .as_str()
+                        .is_some_and(|text| !text.is_empty()),
+                    "{member}"
+                );
             }
         }
     }

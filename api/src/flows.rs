@@ -96,7 +96,10 @@ impl Flows for TemporalFlows {
         points: Points,
     ) -> BoxFuture<'a, Result<(), FlowError>> {
         Box::pin(async move {
-            Ok(self.starter.start(redemption, customer, merchant, points).await?)
+            Ok(self
+                .starter
+                .start(redemption, customer, merchant, points)
+                .await?)
         })
     }
 
@@ -113,11 +116,15 @@ impl Flows for TemporalFlows {
                     redeem().signal(Redeem::cancel_requested, (), options).await
                 }
                 Signal::PartnerCalledBack => {
-                    redeem().signal(Redeem::partner_called_back, (), options).await
+                    redeem()
+                        .signal(Redeem::partner_called_back, (), options)
+                        .await
                 }
                 Signal::NotificationAcknowledged => {
                     let upgrade = self.client.get_workflow_handle::<TierUpgrade>(workflow_id);
-                    upgrade.signal(TierUpgrade::notification_acknowledged, (), options).await
+                    upgrade
+                        .signal(TierUpgrade::notification_acknowledged, (), options)
+                        .await
                 }
             };
             match signalled {

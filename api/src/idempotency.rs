@@ -1,6 +1,10 @@
 //! One effect and one answer for a request that is sent several times.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -12,7 +16,12 @@ use sha2::{Digest, Sha256};
 use store::{Transaction, idempotency as keys, ledger};
 use tokio::time::Instant;
 
-use crate::{App, auth::Identity, error::{ApiError, Problem}, parameters::IdempotencyKey};
+use crate::{
+    App,
+    auth::Identity,
+    error::{ApiError, Problem},
+    parameters::IdempotencyKey,
+};
 
 /// How long a request may be under way before its repetition takes over: longer than it can take.
 const LOCKED_FOR: Duration = Duration::from_secs(15);
@@ -45,18 +54,56 @@ impl Request {
         hash.update(target.as_bytes());
         hash.update([0]);
         hash.update(body);
-        Self { client: identity.client(), route, key: key.0, hash: hash.finalize().into() }
+        Self {
+            client: identity.client(),
+            route,
+            key: key.0,
+            hash: hash.finalize().into(),
+        }
     }
 
     fn key(&self) -> keys::Key<'_> {
-        keys::Key { client: &self.client, route: self.route, key: &self.key }
+        keys::Key {
+            client: &self.client,
+            route: self.route,
+            key: &self.key,
+        }
     }
 }
 
+/// Keys of requests under way in this process. Repetitions wait here for their turn instead of
+/// asking the database over and over.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    turns: Mutex<HashMap<(String, &'static str, String), Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl UnderWay {
+    /// The turn of this key; held until the request has its answer.
+    async fn turn(&self, request: &Request) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let name = (request.client.clone(), request.route, request.key.clone());
+            let turn = turns.entry(name).or_default();
+            turn.upgrade().unwrap_or_else(|| {
+                let new = Arc::default();
+                *turn = Arc::downgrade(&new);
+                new
+            })
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// Held by the request that is under way.
+pub(crate) type Turn = tokio::sync::OwnedMutexGuard<()>;
+
 /// What a key means for a request.
 pub(crate) enum Claim {
-    /// It is to be done, in the transaction that holds the key.
-    Do(Transaction),
+    /// It is to be done, in the transaction that holds the key; nobody else's turn comes before it
+    /// has its answer.
+    Do(Transaction, Turn),
     /// It has been answered.
     Answered(Reply),
 }
@@ -65,10 +112,13 @@ pub(crate) enum Claim {
 pub(crate) async fn claim(app: &App, request: &Request) -> Result<Claim, ApiError> {
     let ttl = Duration::from_secs(app.settings.api.idempotency_ttl_hours * 3_600);
     let deadline = Instant::now() + WAIT_FOR_ANSWER;
+    let turn = tokio::time::timeout_at(deadline, app.under_way.turn(request))
+        .await
+        .map_err(|_| ApiError::RequestInProgress)?;
     loop {
         let mut tx = ledger::begin(&app.pool).await?;
         match keys::begin(&mut tx, request.key(), &request.hash, LOCKED_FOR, ttl).await? {
-            keys::Begun::New => return Ok(Claim::Do(tx)),
+            keys::Begun::New => return Ok(Claim::Do(tx, turn)),
             keys::Begun::Answered(answer) => return Ok(Claim::Answered(Reply::of(answer)?)),
             keys::Begun::OtherBody => return Err(ApiError::IdempotencyKeyReused),
             keys::Begun::Running if Instant::now() >= deadline => {
@@ -117,19 +167,32 @@ impl Reply {
     /// A reply with a body, and the address of what it tells of.
     pub(crate) fn new(status: StatusCode, body: &impl Serialize, location: Option<String>) -> Self {
         let body = serde_json::to_value(body).unwrap_or_default();
-        Self { status, body, location, replayed: false }
+        Self {
+            status,
+            body,
+            location,
+            replayed: false,
+        }
     }
 
     /// A problem as a reply: it will be given again as well.
     pub(crate) fn problem(error: &ApiError) -> Self {
         let problem = error.problem();
         let body = Value::Object(problem.members().clone());
-        Self { status: problem.status(), body, location: None, replayed: false }
+        Self {
+            status: problem.status(),
+            body,
+            location: None,
+            replayed: false,
+        }
     }
 
     fn answer(&self) -> keys::Answer {
-        let headers: Map<String, Value> =
-            self.location.iter().map(|location| ("location".to_owned(), json!(location))).collect();
+        let headers: Map<String, Value> = self
+            .location
+            .iter()
+            .map(|location| ("location".to_owned(), json!(location)))
+            .collect();
         keys::Answer {
             status: self.status.as_u16(),
             body: self.body.clone(),
@@ -141,7 +204,12 @@ impl Reply {
         let status = StatusCode::from_u16(answer.status)
             .map_err(|_| ApiError::Internal(format!("kept status {}", answer.status)))?;
         let location = answer.headers["location"].as_str().map(str::to_owned);
-        Ok(Self { status, body: answer.body, location, replayed: true })
+        Ok(Self {
+            status,
+            body: answer.body,
+            location,
+            replayed: true,
+        })
     }
 }
 

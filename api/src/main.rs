@@ -1,2 +1,138 @@
-//! placeholder
-fn main() {}
+//! `meed-api`: the HTTP API and the worker of the redeem queue, in one process and on one
+//! connection, so that redemptions start eagerly.
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use activities::{
+    outcomes::Outcomes,
+    partner::{MerchantSettings, Partners},
+    redeem::RedeemSteps,
+};
+use anyhow::Context;
+use api::{App, flows::TemporalFlows};
+use boot::Settings;
+use temporalio_client::Client;
+use temporalio_sdk::{Runtime, Worker, WorkerOptions};
+use workflows::{Redeem, id, options};
+
+const PROGRAM: &str = "meed-api";
+
+fn main() -> ExitCode {
+    boot::process::run(PROGRAM, serve)
+}
+
+async fn serve() -> anyhow::Result<()> {
+    let settings = Arc::new(Settings::load()?);
+    boot::logging::init(settings.profile);
+    let metrics = boot::metrics::install()?;
+    let listener = boot::listen::bind("api.listen (MEED_API_LISTEN)", settings.api.listen).await?;
+    let runtime = boot::temporal::runtime()?;
+    let (pool, client) = tokio::try_join!(
+        boot::database::connect(&settings.database, PROGRAM),
+        boot::temporal::connect(&settings.temporal, PROGRAM)
+    )?;
+
+    let outcomes = Outcomes::default();
+    let steps = RedeemSteps {
+        pool: pool.clone(),
+        partners: partners(&settings)?,
+        outcomes: outcomes.clone(),
+    };
+    let mut worker = worker(&runtime, client.clone(), &settings, steps)?;
+    let flows = Arc::new(TemporalFlows::new(client, Arc::clone(&settings)));
+    let app = Arc::new(App::new(
+        Arc::clone(&settings),
+        pool.clone(),
+        flows,
+        outcomes,
+        Some(metrics),
+    )?);
+    let drain = Duration::from_secs(settings.api.drain_seconds);
+
+    let draining = app.readiness.draining().clone();
+    let routes = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, routes)
+        .with_graceful_shutdown({
+            let draining = draining.clone();
+            async move { draining.cancelled().await }
+        })
+        .into_future();
+    let mut server = tokio::spawn(server);
+    let signalled = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move {
+            let signal = boot::shutdown::signal().await;
+            tracing::info!(signal, "draining");
+            app.readiness.drain();
+        }
+    });
+    tracing::info!(address = %settings.api.listen, build = boot::temporal::BUILD_ID, "serving");
+
+    // Requests under way end first; then the worker stops taking tasks and ends its steps.
+    let stop_worker = worker.shutdown_handle();
+    let serving = async {
+        let served = tokio::select! {
+            served = &mut server => served,
+            () = async {
+                draining.cancelled().await;
+                tokio::time::sleep(drain).await;
+            } => {
+                server.abort();
+                tracing::warn!("requests were still under way at the end of the drain");
+                Ok(Ok(()))
+            }
+        };
+        app.readiness.drain();
+        stop_worker();
+        served.context("the server")?.context("the server")
+    };
+    let working = async {
+        app.readiness.set_worker(true);
+        let worked = worker.run().await;
+        app.readiness.set_worker(false);
+        // Without its worker this process is of no use; whoever runs it starts it again.
+        app.readiness.drain();
+        worked.context("the worker of the redeem queue")
+    };
+    let (served, worked) = tokio::join!(serving, working);
+    signalled.abort();
+    pool.close().await;
+    worked?;
+    served?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn partners(settings: &Settings) -> anyhow::Result<Partners> {
+    let merchants = settings.merchants.iter().map(|(id, merchant)| {
+        let merchant = MerchantSettings {
+            base_url: merchant.base_url.clone(),
+            signing_key: merchant.signing_key.expose().to_owned(),
+            max_concurrent: usize::try_from(merchant.max_concurrent).unwrap_or(usize::MAX),
+            failure_threshold: merchant.failure_threshold,
+        };
+        (id.clone(), merchant)
+    });
+    Partners::new(
+        merchants,
+        &settings.api.public_url,
+        options::PARTNER_HTTP_TIMEOUT,
+    )
+    .context("no HTTP client for the merchants")
+}
+
+fn worker(
+    runtime: &Runtime,
+    client: Client,
+    settings: &Settings,
+    steps: RedeemSteps,
+) -> anyhow::Result<Worker> {
+    let options = WorkerOptions::new(id::REDEEM_TASK_QUEUE)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(Duration::from_secs(settings.api.drain_seconds))
+        .register_activities(steps)
+        .register_workflow::<Redeem>()
+        .context("the workflow Redeem")?
+        .build();
+    Worker::new(runtime, client, options).context("the worker of the redeem queue")
+}

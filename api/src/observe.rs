@@ -26,10 +26,15 @@ pub struct RequestId(pub String);
 
 impl RequestId {
     fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| {
-            (1..=REQUEST_ID_MAX_CHARS).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
-        });
+        let given = headers
+            .get(REQUEST_ID)
+            .and_then(|id| id.to_str().ok())
+            .filter(|id| {
+                (1..=REQUEST_ID_MAX_CHARS).contains(&id.len())
+                    && id
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+            });
         Self(given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
     }
 }
@@ -86,9 +91,14 @@ async fn with_document(response: Response, request_id: &str, path: &str) -> Resp
     if problem.status() != parts.status && parts.status != StatusCode::METHOD_NOT_ALLOWED {
         parts.status = problem.status();
     }
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    parts
+        .headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from(problem.document(request_id, path).to_string()))
+    Response::from_parts(
+        parts,
+        Body::from(problem.document(request_id, path).to_string()),
+    )
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -118,6 +128,8 @@ fn with_headers(mut response: Response, request_id: &str, path: &str) -> Respons
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }

@@ -41,12 +41,19 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         let value = values.next().ok_or(ApiError::IdempotencyKeyMissing)?;
-        let key = value.to_str().map_err(|_| ApiError::IdempotencyKeyInvalid)?.trim();
+        let key = value
+            .to_str()
+            .map_err(|_| ApiError::IdempotencyKeyInvalid)?
+            .trim();
         let usable = !key.is_empty()
             && key.len() <= IDEMPOTENCY_KEY_MAX_CHARS
             && key.bytes().all(|byte| byte.is_ascii_graphic())
             && values.next().is_none();
-        if usable { Ok(Self(key.to_owned())) } else { Err(ApiError::IdempotencyKeyInvalid) }
+        if usable {
+            Ok(Self(key.to_owned()))
+        } else {
+            Err(ApiError::IdempotencyKeyInvalid)
+        }
     }
 }
 
@@ -81,12 +88,14 @@ pub fn instant(name: &str, text: &str) -> Result<DateTime<Utc>, ApiError> {
         return Ok(date.and_time(NaiveTime::MIN).and_utc());
     }
     // In a query, a plus sign that was not escaped arrives as a space.
-    DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map(|at| at.to_utc()).map_err(|_| {
-        ApiError::InvalidParameter(format!(
-            "{name} is neither a date such as 2026-03-14 nor an instant such as \
+    DateTime::parse_from_rfc3339(&text.replace(' ', "+"))
+        .map(|at| at.to_utc())
+        .map_err(|_| {
+            ApiError::InvalidParameter(format!(
+                "{name} is neither a date such as 2026-03-14 nor an instant such as \
              2026-03-14T12:00:00Z."
-        ))
-    })
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -96,10 +105,25 @@ mod tests {
     #[test]
     fn dates_and_instants_are_read() {
         let read = |text| instant("from", text).map(|at| at.to_rfc3339()).ok();
-        assert_eq!(read("2026-03-14").as_deref(), Some("2026-03-14T00:00:00+00:00"));
-        assert_eq!(read("2026-03-14T12:00:00Z").as_deref(), Some("2026-03-14T12:00:00+00:00"));
-        assert_eq!(read("2026-03-14T12:00:00 02:00").as_deref(), Some("2026-03-14T10:00:00+00:00"));
-        for wrong in ["", "yesterday", "2026-02-30", "14.03.2026", "2026-03-14T12:00:00"] {
+        assert_eq!(
+            read("2026-03-14").as_deref(),
+            Some("2026-03-14T00:00:00+00:00")
+        );
+        assert_eq!(
+            read("2026-03-14T12:00:00Z").as_deref(),
+            Some("2026-03-14T12:00:00+00:00")
+        );
+        assert_eq!(
+            read("2026-03-14T12:00:00 02:00").as_deref(),
+            Some("2026-03-14T10:00:00+00:00")
+        );
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-02-30",
+            "14.03.2026",
+            "2026-03-14T12:00:00",
+        ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

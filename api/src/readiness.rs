@@ -60,9 +60,12 @@ impl Readiness {
     pub async fn look(&self, app: &App) -> Ready {
         let mut last = self.last_look.lock().await;
         let (database, temporal) = match *last {
-            Some((at, database, temporal)) if at.elapsed() < LOOK_COUNTS_FOR => (database, temporal),
+            Some((at, database, temporal)) if at.elapsed() < LOOK_COUNTS_FOR => {
+                (database, temporal)
+            }
             _ => {
-                let database = tokio::time::timeout(DATABASE_WITHIN, store::health::check(&app.pool));
+                let database =
+                    tokio::time::timeout(DATABASE_WITHIN, store::health::check(&app.pool));
                 let (database, temporal) = tokio::join!(database, app.flows.check());
                 let database = matches!(database, Ok(Ok(())));
                 *last = Some((Instant::now(), database, temporal.is_ok()));
@@ -71,6 +74,12 @@ impl Readiness {
         };
         let worker = self.worker.load(Ordering::Relaxed);
         let draining = self.draining.is_cancelled();
-        Ready { ready: database && temporal && worker && !draining, database, temporal, worker, draining }
+        Ready {
+            ready: database && temporal && worker && !draining,
+            database,
+            temporal,
+            worker,
+            draining,
+        }
     }
 }

@@ -27,7 +27,9 @@ pub(crate) async fn until(
 ) -> Result<Option<Redemption>, ApiError> {
     let mut pause = LOOK_AFTER;
     loop {
-        let Some(row) = find(app, id).await? else { return Ok(None) };
+        let Some(row) = find(app, id).await? else {
+            return Ok(None);
+        };
         if done(&row) || Instant::now() >= deadline || app.readiness.draining().is_cancelled() {
             return Ok(Some(row));
         }

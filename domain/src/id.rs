@@ -132,9 +132,18 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_carried() {
         assert!(matches!(CustomerId::new(""), Err(IdError::Empty { .. })));
-        assert!(matches!(CustomerId::new("x".repeat(129)), Err(IdError::TooLong { chars: 129, .. })));
-        assert!(matches!(CustomerId::new("a\0b"), Err(IdError::Unprintable { .. })));
-        assert!(matches!(CustomerId::new(" a"), Err(IdError::Unprintable { .. })));
+        assert!(matches!(
+            CustomerId::new("x".repeat(129)),
+            Err(IdError::TooLong { chars: 129, .. })
+        ));
+        assert!(matches!(
+            CustomerId::new("a\0b"),
+            Err(IdError::Unprintable { .. })
+        ));
+        assert!(matches!(
+            CustomerId::new(" a"),
+            Err(IdError::Unprintable { .. })
+        ));
         assert!(matches!(
             RedeemRequestId::new("award/orders"),
             Err(IdError::Forbidden { character: '/', .. })

@@ -33,7 +33,11 @@ impl Points {
     /// # Errors
     /// [`PointsError::Negative`] below zero.
     pub const fn new(points: i64) -> Result<Self, PointsError> {
-        if points < 0 { Err(PointsError::Negative) } else { Ok(Self(points)) }
+        if points < 0 {
+            Err(PointsError::Negative)
+        } else {
+            Ok(Self(points))
+        }
     }
 
     /// The number, in points.
@@ -50,9 +54,15 @@ impl Points {
     ///
     /// # Errors
     /// [`PointsError::Overflow`] when it does not fit.
-    #[expect(clippy::should_implement_trait, reason = "an operator could not fail, and this can")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an operator could not fail, and this can"
+    )]
     pub fn add(self, other: Self) -> Result<Self, PointsError> {
-        self.0.checked_add(other.0).map(Self).ok_or(PointsError::Overflow)
+        self.0
+            .checked_add(other.0)
+            .map(Self)
+            .ok_or(PointsError::Overflow)
     }
 
     /// The difference.
@@ -60,7 +70,11 @@ impl Points {
     /// # Errors
     /// [`PointsError::Negative`] when there are fewer points than are taken.
     pub fn subtract(self, other: Self) -> Result<Self, PointsError> {
-        if other.0 > self.0 { Err(PointsError::Negative) } else { Ok(Self(self.0 - other.0)) }
+        if other.0 > self.0 {
+            Err(PointsError::Negative)
+        } else {
+            Ok(Self(self.0 - other.0))
+        }
     }
 
     /// The sum, held at [`Points::MAX`].

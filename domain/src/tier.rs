@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Points;
 
 /// A tier of the programme, lowest first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Tier {
     /// Where every customer begins.
@@ -37,7 +39,9 @@ impl Tier {
 
     /// Reads a tier's name, in any case.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tier| tier.as_str().eq_ignore_ascii_case(name))
+        Self::ALL
+            .into_iter()
+            .find(|tier| tier.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -69,11 +73,23 @@ impl TierThresholds {
     ///
     /// # Errors
     /// When they do not rise strictly.
-    pub fn new(silver: Points, gold: Points, platinum: Points) -> Result<Self, TierThresholdsError> {
+    pub fn new(
+        silver: Points,
+        gold: Points,
+        platinum: Points,
+    ) -> Result<Self, TierThresholdsError> {
         if Points::ZERO < silver && silver < gold && gold < platinum {
-            Ok(Self { silver, gold, platinum })
+            Ok(Self {
+                silver,
+                gold,
+                platinum,
+            })
         } else {
-            Err(TierThresholdsError { silver, gold, platinum })
+            Err(TierThresholdsError {
+                silver,
+                gold,
+                platinum,
+            })
         }
     }
 

@@ -54,7 +54,10 @@ pub fn kafka() -> Result<String> {
 /// Temporal.
 pub fn temporal() -> Result<TemporalSettings> {
     match variable("TEMPORAL_ADDRESS") {
-        Some(address) => Ok(TemporalSettings { address, namespace: namespace() }),
+        Some(address) => Ok(TemporalSettings {
+            address,
+            namespace: namespace(),
+        }),
         None => Ok(settings("TEMPORAL_ADDRESS")?.temporal),
     }
 }
@@ -62,7 +65,11 @@ pub fn temporal() -> Result<TemporalSettings> {
 /// Temporal's namespace.
 pub fn namespace() -> String {
     variable("TEMPORAL_NAMESPACE")
-        .or_else(|| Settings::load().ok().map(|settings| settings.temporal.namespace))
+        .or_else(|| {
+            Settings::load()
+                .ok()
+                .map(|settings| settings.temporal.namespace)
+        })
         .unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned())
 }
 

@@ -18,7 +18,10 @@ pub async fn run(
     web_ui: Option<&str>,
     namespace: &str,
 ) -> Result<()> {
-    let mut conn = pool.acquire().await.context("the database could not be asked")?;
+    let mut conn = pool
+        .acquire()
+        .await
+        .context("the database could not be asked")?;
     let Some(balance) = ledger::balance(&mut conn, customer).await? else {
         bail!("customer {customer} has no account");
     };
@@ -40,7 +43,11 @@ pub async fn run(
             ),
             None => entry.workflow_id,
         };
-        table.add_row([entry.at.format("%Y-%m-%d %H:%M:%S%.3f").to_string(), entry.what, workflow]);
+        table.add_row([
+            entry.at.format("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+            entry.what,
+            workflow,
+        ]);
     }
     println!("{table}");
     Ok(())

@@ -94,9 +94,10 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Migrate => migrate::run(&addresses::database()?).await,
-        Command::Topics(Topics::Apply { file, grow_partitions }) => {
-            topics::apply(&addresses::kafka()?, file.as_deref(), grow_partitions).await
-        }
+        Command::Topics(Topics::Apply {
+            file,
+            grow_partitions,
+        }) => topics::apply(&addresses::kafka()?, file.as_deref(), grow_partitions).await,
         Command::Temporal(Temporal::Apply { retention_hours }) => {
             temporal::apply(&addresses::temporal()?, retention_hours).await
         }
@@ -108,7 +109,15 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let web_ui = addresses::variable("TEMPORAL_UI_URL");
             let namespace = addresses::namespace();
             let pool = addresses::pool().await?;
-            find::run(&pool, &customer, key.as_deref(), limit, web_ui.as_deref(), &namespace).await
+            find::run(
+                &pool,
+                &customer,
+                key.as_deref(),
+                limit,
+                web_ui.as_deref(),
+                &namespace,
+            )
+            .await
         }
         Command::CustomerKey { customer } => {
             println!("{}", customer_key::of(&CustomerId::new(customer)?)?);

@@ -9,12 +9,21 @@ use boot::settings::DatabaseSettings;
 /// When the database cannot be reached, or holds a schema that this program does not know.
 pub async fn run(settings: &DatabaseSettings) -> Result<()> {
     let pool = boot::database::connect(settings, "meed").await?;
-    store::MIGRATIONS.run(&pool).await.context("the schema could not be brought up to date")?;
+    store::MIGRATIONS
+        .run(&pool)
+        .await
+        .context("the schema could not be brought up to date")?;
     let last = store::MIGRATIONS.iter().last();
     let last = last.map_or_else(String::new, |migration| {
-        format!(", the last is {} ({})", migration.version, migration.description)
+        format!(
+            ", the last is {} ({})",
+            migration.version, migration.description
+        )
     });
-    println!("The schema is up to date: {} migrations{last}.", store::MIGRATIONS.iter().count());
+    println!(
+        "The schema is up to date: {} migrations{last}.",
+        store::MIGRATIONS.iter().count()
+    );
     pool.close().await;
     Ok(())
 }

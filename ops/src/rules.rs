@@ -11,8 +11,7 @@ use domain::{Programme, Tier};
 /// What is wrong with it, and where.
 pub fn check(file: &Path) -> Result<()> {
     let path = file.display();
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("{path} cannot be read"))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("{path} cannot be read"))?;
     let programme = Programme::parse(&text).map_err(|fault| anyhow!("{path}, {fault}"))?;
     println!("{}", summary(&path.to_string(), &programme));
     Ok(())
@@ -42,7 +41,10 @@ mod tests {
         let programme =
             Programme::parse(include_str!("../../programme.toml")).expect("the default rules");
         let summary = summary("programme.toml", &programme);
-        assert!(summary.starts_with("programme.toml is good: version 2026-11, "), "{summary}");
+        assert!(
+            summary.starts_with("programme.toml is good: version 2026-11, "),
+            "{summary}"
+        );
         assert!(summary.contains("SILVER from 500"), "{summary}");
         assert!(!summary.contains('\n'), "{summary}");
     }

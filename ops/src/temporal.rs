@@ -42,7 +42,11 @@ pub async fn apply(settings: &TemporalSettings, retention_hours: u64) -> Result<
 }
 
 fn refused(what: &str, status: &Status) -> anyhow::Error {
-    anyhow!("Temporal refused {what}: {:?}, {}", status.code(), status.message())
+    anyhow!(
+        "Temporal refused {what}: {:?}, {}",
+        status.code(),
+        status.message()
+    )
 }
 
 async fn keep_namespace(
@@ -52,18 +56,26 @@ async fn keep_namespace(
 ) -> Result<()> {
     let mut service = connection.workflow_service();
     let describe = || {
-        DescribeNamespaceRequest { namespace: namespace.to_owned(), ..Default::default() }
-            .into_request()
+        DescribeNamespaceRequest {
+            namespace: namespace.to_owned(),
+            ..Default::default()
+        }
+        .into_request()
     };
     let wanted = retention.try_into().ok();
     match service.describe_namespace(describe()).await {
         Ok(found) => {
-            let kept = found.into_inner().config.and_then(|c| c.workflow_execution_retention_ttl);
+            let kept = found
+                .into_inner()
+                .config
+                .and_then(|c| c.workflow_execution_retention_ttl);
             if kept == wanted {
                 return Ok(());
             }
-            let config =
-                NamespaceConfig { workflow_execution_retention_ttl: wanted, ..Default::default() };
+            let config = NamespaceConfig {
+                workflow_execution_retention_ttl: wanted,
+                ..Default::default()
+            };
             let update = UpdateNamespaceRequest {
                 namespace: namespace.to_owned(),
                 config: Some(config),
@@ -101,7 +113,9 @@ async fn keep_namespace(
 async fn add_search_attributes(connection: &Connection, namespace: &str) -> Result<usize> {
     let list = || {
         let mut service = connection.operator_service();
-        let request = ListSearchAttributesRequest { namespace: namespace.to_owned() };
+        let request = ListSearchAttributesRequest {
+            namespace: namespace.to_owned(),
+        };
         async move { service.list_search_attributes(request.into_request()).await }
     };
     // A namespace that was just made is not known to every part of the server at once.
@@ -117,7 +131,11 @@ async fn add_search_attributes(connection: &Connection, namespace: &str) -> Resu
         .into_inner()
         .custom_attributes;
     let kind = |whole_number| {
-        i32::from(if whole_number { IndexedValueType::Int } else { IndexedValueType::Keyword })
+        i32::from(if whole_number {
+            IndexedValueType::Int
+        } else {
+            IndexedValueType::Keyword
+        })
     };
     let mut missing = HashMap::new();
     for (name, whole_number) in workflows::visibility::ALL {
@@ -131,8 +149,10 @@ async fn add_search_attributes(connection: &Connection, namespace: &str) -> Resu
     }
     let count = missing.len();
     if count > 0 {
-        let request =
-            AddSearchAttributesRequest { search_attributes: missing, namespace: namespace.to_owned() };
+        let request = AddSearchAttributesRequest {
+            search_attributes: missing,
+            namespace: namespace.to_owned(),
+        };
         let mut service = connection.operator_service();
         match service.add_search_attributes(request.into_request()).await {
             Ok(_) => {}
@@ -146,7 +166,11 @@ async fn add_search_attributes(connection: &Connection, namespace: &str) -> Resu
 /// Asks by every attribute until the server knows them all; it takes about a second.
 async fn wait_until_usable(connection: &Connection, namespace: &str) -> Result<()> {
     let query = workflows::visibility::ALL.map(|(name, whole_number)| {
-        if whole_number { format!("{name} = 0") } else { format!("{name} = 'none'") }
+        if whole_number {
+            format!("{name} = 0")
+        } else {
+            format!("{name} = 'none'")
+        }
     });
     let query = query.join(" AND ");
     until(|| {
@@ -155,7 +179,12 @@ async fn wait_until_usable(connection: &Connection, namespace: &str) -> Result<(
             namespace: namespace.to_owned(),
             query: query.clone(),
         };
-        async move { service.count_workflow_executions(request.into_request()).await.map(drop) }
+        async move {
+            service
+                .count_workflow_executions(request.into_request())
+                .await
+                .map(drop)
+        }
     })
     .await
     .context("the search attributes cannot be used")
@@ -168,7 +197,9 @@ where
 {
     let deadline = tokio::time::Instant::now() + USABLE_WITHIN;
     loop {
-        let Err(status) = ask().await else { return Ok(()) };
+        let Err(status) = ask().await else {
+            return Ok(());
+        };
         if tokio::time::Instant::now() >= deadline {
             return Err(anyhow!("{:?}, {}", status.code(), status.message()));
         }

@@ -43,16 +43,25 @@ struct Topic {
 impl Topic {
     /// How many replicas a cluster of so many brokers can give.
     fn replicas(&self, brokers: usize) -> i32 {
-        self.replication.min(i32::try_from(brokers).unwrap_or(i32::MAX)).max(1)
+        self.replication
+            .min(i32::try_from(brokers).unwrap_or(i32::MAX))
+            .max(1)
     }
 
     fn config(&self, replicas: i32) -> BTreeMap<&'static str, String> {
-        let in_sync = if replicas >= REPLICAS_FOR_SPARE { replicas - 1 } else { 1 };
+        let in_sync = if replicas >= REPLICAS_FOR_SPARE {
+            replicas - 1
+        } else {
+            1
+        };
         BTreeMap::from([
             ("cleanup.policy", self.cleanup_policy.clone()),
             ("max.message.bytes", self.max_message_bytes.to_string()),
             ("min.insync.replicas", in_sync.to_string()),
-            ("retention.ms", (self.retention_hours * 3_600_000).to_string()),
+            (
+                "retention.ms",
+                (self.retention_hours * 3_600_000).to_string(),
+            ),
         ])
     }
 }
@@ -104,7 +113,9 @@ fn read(file: Option<&Path>) -> Result<Vec<Topic>> {
 pub async fn apply(brokers: &str, file: Option<&Path>, grow: bool) -> Result<()> {
     let topics = read(file)?;
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("client.id", "meed");
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "meed");
     // What cannot be reached is said once, below.
     config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
     let admin: AdminClient<DefaultClientContext> =
@@ -131,7 +142,10 @@ pub async fn apply(brokers: &str, file: Option<&Path>, grow: bool) -> Result<()>
             Partitions::Grow => {
                 let count = usize::try_from(topic.partitions).unwrap_or_default();
                 let grown = NewPartitions::new(&topic.name, count);
-                said(&topic.name, admin.create_partitions([&grown], &options).await?)?;
+                said(
+                    &topic.name,
+                    admin.create_partitions([&grown], &options).await?,
+                )?;
                 println!(
                     "changed {}: {} partitions, was {}",
                     topic.name, topic.partitions, found.partitions
@@ -170,13 +184,16 @@ fn look(
     admin: &AdminClient<DefaultClientContext>,
     brokers: &str,
 ) -> Result<(BTreeMap<String, Existing>, usize)> {
-    let metadata = admin.inner().fetch_metadata(None, ANSWER_WITHIN).map_err(|error| {
-        anyhow!(
-            "Kafka at {brokers} does not answer within {} seconds: check that it runs and \
+    let metadata = admin
+        .inner()
+        .fetch_metadata(None, ANSWER_WITHIN)
+        .map_err(|error| {
+            anyhow!(
+                "Kafka at {brokers} does not answer within {} seconds: check that it runs and \
              KAFKA_BROKERS, host:port ({error})",
-            ANSWER_WITHIN.as_secs()
-        )
-    })?;
+                ANSWER_WITHIN.as_secs()
+            )
+        })?;
     let existing = metadata
         .topics()
         .iter()
@@ -184,7 +201,9 @@ fn look(
             let replicas = topic.partitions().iter().map(|p| p.replicas().len()).min();
             let existing = Existing {
                 partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
-                replicas: replicas.and_then(|r| i32::try_from(r).ok()).unwrap_or_default(),
+                replicas: replicas
+                    .and_then(|r| i32::try_from(r).ok())
+                    .unwrap_or_default(),
             };
             (topic.name().to_owned(), existing)
         })
@@ -200,7 +219,11 @@ async fn create(
 ) -> Result<()> {
     let config = topic.config(replicas);
     let new = config.iter().fold(
-        NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(replicas)),
+        NewTopic::new(
+            &topic.name,
+            topic.partitions,
+            TopicReplication::Fixed(replicas),
+        ),
         |new, (name, value)| new.set(name, value),
     );
     let results = admin.create_topics([&new], options).await?;
@@ -220,13 +243,14 @@ async fn configure(
     replicas: i32,
 ) -> Result<usize> {
     let wanted = topic.config(replicas);
-    let described =
-        admin.describe_configs([&ResourceSpecifier::Topic(&topic.name)], options).await?;
+    let described = admin
+        .describe_configs([&ResourceSpecifier::Topic(&topic.name)], options)
+        .await?;
     let Some(described) = described.into_iter().next() else {
         bail!("Kafka does not describe {}", topic.name);
     };
-    let described = described
-        .map_err(|code| anyhow!("Kafka does not describe {}: {code}", topic.name))?;
+    let described =
+        described.map_err(|code| anyhow!("Kafka does not describe {}: {code}", topic.name))?;
     let differing: Vec<(&str, String, &String)> = wanted
         .iter()
         .filter_map(|(name, value)| {
@@ -295,7 +319,10 @@ mod tests {
             domain::message::topic::DEAD_LETTER,
         ];
         for name in published {
-            assert!(names.contains(&name), "{name} is published and not declared");
+            assert!(
+                names.contains(&name),
+                "{name} is published and not declared"
+            );
         }
     }
 
@@ -307,13 +334,19 @@ mod tests {
         assert_eq!(topic.replicas(9), 3);
         assert_eq!(topic.config(1)["min.insync.replicas"], "1");
         assert_eq!(topic.config(3)["min.insync.replicas"], "2");
-        assert_eq!(topic.config(1)["retention.ms"], (720_u64 * 3_600_000).to_string());
+        assert_eq!(
+            topic.config(1)["retention.ms"],
+            (720_u64 * 3_600_000).to_string()
+        );
     }
 
     #[test]
     fn partitions_are_added_only_when_asked_and_never_taken_away() {
         let topic = topic();
-        let with = |partitions| Existing { partitions, replicas: 1 };
+        let with = |partitions| Existing {
+            partitions,
+            replicas: 1,
+        };
         assert_eq!(partitions(&topic, with(6), false), Partitions::AsDeclared);
         assert_eq!(partitions(&topic, with(3), false), Partitions::TooFew);
         assert_eq!(partitions(&topic, with(3), true), Partitions::Grow);

@@ -9,12 +9,22 @@ use store::PgPool;
 /// # Errors
 /// When the database cannot be asked, or a property does not hold.
 pub async fn run(pool: &PgPool) -> Result<()> {
-    let checks = store::verify::verify(pool).await.context("the ledger could not be read")?;
+    let checks = store::verify::verify(pool)
+        .await
+        .context("the ledger could not be read")?;
     let mut table = Table::new();
     table.set_header(["property", "holds", "who breaks it"]);
     for check in &checks {
-        let holds = if check.violations == 0 { "yes".to_owned() } else { format!("NO, {} times", check.violations) };
-        table.add_row([check.property, holds.as_str(), check.examples.join("\n").as_str()]);
+        let holds = if check.violations == 0 {
+            "yes".to_owned()
+        } else {
+            format!("NO, {} times", check.violations)
+        };
+        table.add_row([
+            check.property,
+            holds.as_str(),
+            check.examples.join("\n").as_str(),
+        ]);
     }
     println!("{table}");
     let broken = checks.iter().filter(|check| check.violations > 0).count();

@@ -39,12 +39,32 @@ pub struct Callback {
     pub answer: Option<String>,
 }
 
-type Row = (String, String, String, String, Option<String>, DateTime<Utc>, Option<String>);
+type Row = (
+    String,
+    String,
+    String,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    Option<String>,
+);
 
 fn callback(row: Row) -> Callback {
     let (callback_id, kind, workflow_id, subject, merchant_id, expires_at, answer) = row;
-    let kind = if kind == "PARTNER" { Kind::Partner } else { Kind::TierUpgrade };
-    Callback { callback_id, kind, workflow_id, subject, merchant_id, expires_at, answer }
+    let kind = if kind == "PARTNER" {
+        Kind::Partner
+    } else {
+        Kind::TierUpgrade
+    };
+    Callback {
+        callback_id,
+        kind,
+        workflow_id,
+        subject,
+        merchant_id,
+        expires_at,
+        answer,
+    }
 }
 
 /// What became of an answer.
@@ -80,18 +100,24 @@ pub(crate) struct NewCallback<'a> {
 pub(crate) fn mint() -> String {
     let mut bytes = [0_u8; 24];
     rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().fold(String::with_capacity(48), |mut text, byte| {
-        use std::fmt::Write;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(48), |mut text, byte| {
+            use std::fmt::Write;
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 pub(crate) async fn write(
     conn: &mut PgConnection,
     callback: &NewCallback<'_>,
 ) -> Result<(), Error> {
-    let kind = if callback.merchant_id.is_some() { "PARTNER" } else { "TIER_UPGRADE" };
+    let kind = if callback.merchant_id.is_some() {
+        "PARTNER"
+    } else {
+        "TIER_UPGRADE"
+    };
     sqlx::query(
         "INSERT INTO callbacks (callback_id, kind, workflow_id, subject, merchant_id, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -132,7 +158,9 @@ pub async fn answer_tier_upgrade(
     success: bool,
 ) -> Result<Answered, Error> {
     let answer = if success { "SUCCESS" } else { "FAILURE" };
-    store(conn, callback_id, Kind::TierUpgrade, answer, None).await.map(|(answered, _)| answered)
+    store(conn, callback_id, Kind::TierUpgrade, answer, None)
+        .await
+        .map(|(answered, _)| answered)
 }
 
 /// Stores a merchant's late answer, and the verdict in the redemption's row with it. The answer

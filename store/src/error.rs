@@ -31,7 +31,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn not_found(what: &'static str, id: impl Into<String>) -> Self {
-        Self::NotFound { what, id: id.into() }
+        Self::NotFound {
+            what,
+            id: id.into(),
+        }
     }
 
     /// Whether trying the same again can help.
@@ -41,7 +44,9 @@ impl Error {
 
     /// Whether the schema or a permission is at fault (SQLSTATE class 42): no data would do.
     pub fn is_schema_fault(&self) -> bool {
-        let Self::Other(sqlx::Error::Database(error)) = self else { return false };
+        let Self::Other(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
         error.code().is_some_and(|code| code.starts_with("42"))
     }
 

@@ -9,6 +9,8 @@ use crate::Error;
 /// # Errors
 /// What the database reports.
 pub async fn check(pool: &PgPool) -> Result<(), Error> {
-    sqlx::query("SELECT 1 FROM audit_records LIMIT 1").execute(pool).await?;
+    sqlx::query("SELECT 1 FROM audit_records LIMIT 1")
+        .execute(pool)
+        .await?;
     Ok(())
 }

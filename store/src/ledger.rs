@@ -91,7 +91,8 @@ pub async fn balance_at(
     .bind(at)
     .fetch_optional(conn)
     .await?;
-    row.map(|(available, held)| Ok((points(available)?, points(held)?))).transpose()
+    row.map(|(available, held)| Ok((points(available)?, points(held)?)))
+        .transpose()
 }
 
 /// The net change of a customer's available points for one reason.
@@ -196,7 +197,10 @@ pub async fn post_awards(
             if known.contains_key(&event_key(award)) {
                 return None;
             }
-            programme.evaluate(award, Tier::default()).err().map(Posting::Refused)
+            programme
+                .evaluate(award, Tier::default())
+                .err()
+                .map(Posting::Refused)
         })
         .collect();
     let new: Vec<&Award> = awards
@@ -247,23 +251,29 @@ pub async fn post_awards(
             }
         };
         let mut total = Points::ZERO;
-        let mut uses = Vec::new();
+        let mut cap_uses = Vec::new();
         for contribution in &evaluation.contributions {
             if contribution.daily_cap.is_none() {
                 total = total.saturating_add(contribution.points);
                 continue;
             }
-            let key =
-                (award.customer_id.to_string(), contribution.rule.clone(), award.day());
-            let used = spent.get(&key).copied().unwrap_or_default();
-            let granted = contribution.within_daily_cap(used);
+            let key = (
+                award.customer_id.to_string(),
+                contribution.rule.clone(),
+                award.day(),
+            );
+            let already = spent.get(&key).copied().unwrap_or_default();
+            let granted = contribution.within_daily_cap(already);
             total = total.saturating_add(granted);
-            uses.push((key, used.saturating_add(granted)));
+            cap_uses.push((key, already.saturating_add(granted)));
         }
         let (Ok(available), Ok(lifetime_earned), Ok(_)) = (
             account.available.add(total),
             account.lifetime_earned.add(total),
-            account.available.add(total).and_then(|a| a.add(account.held)),
+            account
+                .available
+                .add(total)
+                .and_then(|a| a.add(account.held)),
         ) else {
             *posting = Some(Posting::Refused(Refusal {
                 class: RefusalClass::InvalidAmount,
@@ -271,7 +281,7 @@ pub async fn post_awards(
             }));
             continue;
         };
-        for (key, used) in uses {
+        for (key, used) in cap_uses {
             capped.insert(key.clone());
             spent.insert(key, used);
         }
@@ -353,8 +363,10 @@ async fn known_events(
     .bind(&ids)
     .fetch_all(conn)
     .await?;
-    let kinds: HashMap<&str, &'static str> =
-        awards.iter().map(|a| (a.source.as_str(), a.source.as_str())).collect();
+    let kinds: HashMap<&str, &'static str> = awards
+        .iter()
+        .map(|a| (a.source.as_str(), a.source.as_str()))
+        .collect();
     Ok(rows
         .into_iter()
         .filter_map(|(source, id, hash)| Some(((*kinds.get(source.as_str())?, id), hash)))
@@ -488,9 +500,24 @@ async fn write_accounts(
               AS n (customer_id, available, lifetime, version)
          WHERE c.customer_id = n.customer_id",
     )
-    .bind(touched.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
-    .bind(touched.iter().map(|(_, a)| a.available.get()).collect::<Vec<_>>())
-    .bind(touched.iter().map(|(_, a)| a.lifetime_earned.get()).collect::<Vec<_>>())
+    .bind(
+        touched
+            .iter()
+            .map(|(id, _)| id.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        touched
+            .iter()
+            .map(|(_, a)| a.available.get())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        touched
+            .iter()
+            .map(|(_, a)| a.lifetime_earned.get())
+            .collect::<Vec<_>>(),
+    )
     .bind(touched.iter().map(|(_, a)| a.version).collect::<Vec<_>>())
     .execute(conn)
     .await?;

@@ -12,12 +12,12 @@ pub mod idempotency;
 pub mod ledger;
 pub mod outbox;
 pub mod redemptions;
-pub mod story;
 pub mod relay;
+pub mod story;
 pub mod testing;
 pub mod tiers;
-pub mod verify;
 pub mod turn;
+pub mod verify;
 
 pub use error::Error;
 pub use sqlx::{PgConnection, PgPool};

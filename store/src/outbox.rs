@@ -49,7 +49,12 @@ impl OutboxMessage {
     /// Never for a message that can be written as JSON.
     pub fn reward_confirmed(message: &RewardConfirmed, version: i64) -> Result<Self, Error> {
         let headers = plain_headers(version);
-        Self::json(topic::REWARD_CONFIRMED, &message.customer_id, headers, message)
+        Self::json(
+            topic::REWARD_CONFIRMED,
+            &message.customer_id,
+            headers,
+            message,
+        )
     }
 
     /// `redeem-confirmed`.
@@ -58,7 +63,12 @@ impl OutboxMessage {
     /// Never for a message that can be written as JSON.
     pub fn redeem_confirmed(message: &RedeemConfirmed, version: i64) -> Result<Self, Error> {
         let headers = plain_headers(version);
-        Self::json(topic::REDEEM_CONFIRMED, &message.customer_id, headers, message)
+        Self::json(
+            topic::REDEEM_CONFIRMED,
+            &message.customer_id,
+            headers,
+            message,
+        )
     }
 
     /// `loyalty.pointsAdded.v2`, a CloudEvent in binary mode.
@@ -92,7 +102,9 @@ impl OutboxMessage {
             .as_deref()
             .unwrap_or_default()
             .iter()
-            .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+            .fold(0x811c_9dc5_u32, |h, b| {
+                (h ^ u32::from(*b)).wrapping_mul(0x0100_0193)
+            });
         i16::try_from(hash % SHARDS).unwrap_or_default()
     }
 
@@ -107,8 +119,11 @@ impl OutboxMessage {
 
 /// The id of a message about one event: the same each time it is made.
 pub(crate) fn message_id(kind: &str, source: &str, event_id: &str) -> String {
-    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("meed:{kind}/{source}/{event_id}").as_bytes())
-        .to_string()
+    Uuid::new_v5(
+        &Uuid::NAMESPACE_URL,
+        format!("meed:{kind}/{source}/{event_id}").as_bytes(),
+    )
+    .to_string()
 }
 
 fn header(name: &str, value: impl AsRef<str>) -> (String, Vec<u8>) {
@@ -134,7 +149,10 @@ fn cloud_event_headers(
         header("ce_id", id),
         header("ce_source", "/meed"),
         header("ce_type", kind),
-        header("ce_time", at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
+        header(
+            "ce_time",
+            at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        ),
         header("meed-account-version", version.to_string()),
     ]
 }
@@ -150,7 +168,8 @@ pub async fn write(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Resul
     let shards: Vec<i16> = messages.iter().map(OutboxMessage::shard).collect();
     let topics: Vec<&str> = messages.iter().map(|m| m.topic.as_str()).collect();
     let keys: Vec<Option<&[u8]>> = messages.iter().map(|m| m.key.as_deref()).collect();
-    let headers: Vec<serde_json::Value> = messages.iter().map(OutboxMessage::headers_json).collect();
+    let headers: Vec<serde_json::Value> =
+        messages.iter().map(OutboxMessage::headers_json).collect();
     let bodies: Vec<&[u8]> = messages.iter().map(|m| m.body.as_slice()).collect();
     sqlx::query(
         "INSERT INTO outbox (shard, topic, message_key, headers, body)

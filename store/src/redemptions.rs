@@ -159,7 +159,10 @@ pub async fn accept(
     requests: &[RedeemRequest],
     origin: Origin,
 ) -> Result<Vec<Accepted>, Error> {
-    let ids: Vec<&str> = requests.iter().map(|r| r.redeem_request_id.as_str()).collect();
+    let ids: Vec<&str> = requests
+        .iter()
+        .map(|r| r.redeem_request_id.as_str())
+        .collect();
     let hashes: Vec<Vec<u8>> = requests.iter().map(|r| r.body_hash().to_vec()).collect();
     // The first of several with one id wins, in input order; whoever holds the id already wins
     // over all of them.
@@ -176,9 +179,24 @@ pub async fn accept(
     )
     .bind(&ids)
     .bind(&hashes)
-    .bind(requests.iter().map(|r| r.customer_id.as_str()).collect::<Vec<_>>())
-    .bind(requests.iter().map(|r| r.merchant_id.as_str()).collect::<Vec<_>>())
-    .bind(requests.iter().map(|r| r.order_id.as_str()).collect::<Vec<_>>())
+    .bind(
+        requests
+            .iter()
+            .map(|r| r.customer_id.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        requests
+            .iter()
+            .map(|r| r.merchant_id.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        requests
+            .iter()
+            .map(|r| r.order_id.as_str())
+            .collect::<Vec<_>>(),
+    )
     .bind(requests.iter().map(|r| r.points.get()).collect::<Vec<_>>())
     .bind(requests.iter().map(|r| r.requested_at).collect::<Vec<_>>())
     .bind(origin.as_str())
@@ -224,11 +242,14 @@ async fn lock(conn: &mut PgConnection, id: &RedeemRequestId) -> Result<Redemptio
             .bind(id.as_str())
             .fetch_optional(conn)
             .await?;
-    row.ok_or_else(|| Error::not_found("redemption", id.as_str()))?.try_into()
+    row.ok_or_else(|| Error::not_found("redemption", id.as_str()))?
+        .try_into()
 }
 
 async fn current(conn: &mut PgConnection, id: &RedeemRequestId) -> Result<Redemption, Error> {
-    find(conn, id).await?.ok_or_else(|| Error::not_found("redemption", id.as_str()))
+    find(conn, id)
+        .await?
+        .ok_or_else(|| Error::not_found("redemption", id.as_str()))
 }
 
 /// Holds the points: QUEUED becomes RESERVED, or FAILED when there are too few, the merchant is
@@ -331,7 +352,10 @@ async fn change(
     update: &'static str,
 ) -> Result<Redemption, Error> {
     let mut conn = pool.acquire().await?;
-    sqlx::query(update).bind(id.as_str()).execute(&mut *conn).await?;
+    sqlx::query(update)
+        .bind(id.as_str())
+        .execute(&mut *conn)
+        .await?;
     current(&mut conn, id).await
 }
 
@@ -507,7 +531,11 @@ async fn lock_customer(conn: &mut PgConnection, customer: &CustomerId) -> Result
     .fetch_optional(conn)
     .await?;
     let (available, held, version) = row.unwrap_or_default();
-    Ok(Account { available: points(available)?, held: points(held)?, version })
+    Ok(Account {
+        available: points(available)?,
+        held: points(held)?,
+        version,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -558,7 +586,11 @@ async fn move_points(
     .bind(amount)
     .fetch_one(conn)
     .await?;
-    Ok(Account { available: points(available)?, held: points(held)?, version })
+    Ok(Account {
+        available: points(available)?,
+        held: points(held)?,
+        version,
+    })
 }
 
 /// Redemptions whose flow may need to be started: QUEUED and untouched for `queued_for`, or not
@@ -615,5 +647,7 @@ pub async fn could_afford(
     customer: &CustomerId,
     asked: Points,
 ) -> Result<bool, Error> {
-    Ok(ledger::balance(conn, customer).await?.is_some_and(|b| b.available >= asked))
+    Ok(ledger::balance(conn, customer)
+        .await?
+        .is_some_and(|b| b.available >= asked))
 }

@@ -61,12 +61,11 @@ pub async fn lock_front(
     max_bytes: i64,
 ) -> Result<Option<ShardFront>, Error> {
     let mut transaction = pool.begin().await?;
-    let held: Option<(i16,)> = sqlx::query_as(
-        "SELECT shard FROM outbox_shards WHERE shard = $1 FOR UPDATE SKIP LOCKED",
-    )
-    .bind(shard)
-    .fetch_optional(&mut *transaction)
-    .await?;
+    let held: Option<(i16,)> =
+        sqlx::query_as("SELECT shard FROM outbox_shards WHERE shard = $1 FOR UPDATE SKIP LOCKED")
+            .bind(shard)
+            .fetch_optional(&mut *transaction)
+            .await?;
     if held.is_none() {
         return Ok(None);
     }
@@ -92,10 +91,21 @@ pub async fn lock_front(
         .map(|(outbox_id, topic, key, headers, body)| {
             let headers = read_headers(headers)
                 .map_err(|reason| Error::Inconsistent(format!("outbox {outbox_id}: {reason}")))?;
-            Ok(Waiting { outbox_id, message: OutboxMessage { topic, key, headers, body } })
+            Ok(Waiting {
+                outbox_id,
+                message: OutboxMessage {
+                    topic,
+                    key,
+                    headers,
+                    body,
+                },
+            })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(Some(ShardFront { transaction, messages }))
+    Ok(Some(ShardFront {
+        transaction,
+        messages,
+    }))
 }
 
 impl ShardFront {
@@ -104,7 +114,12 @@ impl ShardFront {
     /// # Errors
     /// What the database reports. They are then published again.
     pub async fn mark_published(mut self, count: usize) -> Result<(), Error> {
-        let ids: Vec<i64> = self.messages.iter().take(count).map(|m| m.outbox_id).collect();
+        let ids: Vec<i64> = self
+            .messages
+            .iter()
+            .take(count)
+            .map(|m| m.outbox_id)
+            .collect();
         if !ids.is_empty() {
             sqlx::query(
                 "UPDATE outbox SET published_at = clock_timestamp() WHERE outbox_id = ANY($1)",
@@ -132,7 +147,10 @@ pub async fn backlog(pool: &PgPool) -> Result<Backlog, Error> {
     )
     .fetch_one(pool)
     .await?;
-    Ok(Backlog { messages, oldest_age_seconds })
+    Ok(Backlog {
+        messages,
+        oldest_age_seconds,
+    })
 }
 
 fn read_headers(headers: serde_json::Value) -> Result<Vec<(String, Vec<u8>)>, String> {
@@ -173,32 +191,60 @@ mod tests {
         let messages = [message("c", b"1"), message("c", b"2"), message("c", b"3")];
         let database = wrote(&messages).await;
         let shards = waiting_shards(&database.pool).await.expect("shards");
-        let [shard] = shards[..] else { panic!("one key is one shard: {shards:?}") };
+        let [shard] = shards[..] else {
+            panic!("one key is one shard: {shards:?}")
+        };
 
-        let front = lock_front(&database.pool, shard, 10, 1_000).await.expect("read").expect("some");
+        let front = lock_front(&database.pool, shard, 10, 1_000)
+            .await
+            .expect("read")
+            .expect("some");
         let read: Vec<_> = front.messages.iter().map(|m| m.message.clone()).collect();
         assert_eq!(read, messages, "in order, with headers and key");
-        let other = lock_front(&database.pool, shard, 10, 1_000).await.expect("read");
+        let other = lock_front(&database.pool, shard, 10, 1_000)
+            .await
+            .expect("read");
         assert!(other.is_none(), "the shard is locked");
         front.mark_published(2).await.expect("marked");
 
-        let front = lock_front(&database.pool, shard, 10, 1_000).await.expect("read").expect("some");
+        let front = lock_front(&database.pool, shard, 10, 1_000)
+            .await
+            .expect("read")
+            .expect("some");
         assert_eq!(front.messages.len(), 1);
         assert_eq!(front.messages[0].message.body, b"3");
         front.mark_published(1).await.expect("marked");
-        assert_eq!(waiting_shards(&database.pool).await.expect("shards"), Vec::<i16>::new());
+        assert_eq!(
+            waiting_shards(&database.pool).await.expect("shards"),
+            Vec::<i16>::new()
+        );
         assert_eq!(backlog(&database.pool).await.expect("backlog").messages, 0);
     }
 
     #[tokio::test]
     async fn a_front_is_bounded_in_messages_and_bytes_but_never_empty() {
-        let messages = [message("c", &[1; 100]), message("c", &[2; 100]), message("c", &[3; 100])];
+        let messages = [
+            message("c", &[1; 100]),
+            message("c", &[2; 100]),
+            message("c", &[3; 100]),
+        ];
         let database = wrote(&messages).await;
         let shard = waiting_shards(&database.pool).await.expect("shards")[0];
-        for (limit, max_bytes, expected) in [(2, 1_000, 2), (10, 1, 1), (10, 101, 2), (10, 300, 3)] {
-            let front = lock_front(&database.pool, shard, limit, max_bytes).await.expect("read");
-            assert_eq!(front.expect("some").messages.len(), expected, "{limit}, {max_bytes}");
+        for (limit, max_bytes, expected) in [(2, 1_000, 2), (10, 1, 1), (10, 101, 2), (10, 300, 3)]
+        {
+            let front = lock_front(&database.pool, shard, limit, max_bytes)
+                .await
+                .expect("read");
+            assert_eq!(
+                front.expect("some").messages.len(),
+                expected,
+                "{limit}, {max_bytes}"
+            );
         }
-        assert_eq!(backlog(&database.pool).await.expect("backlog").messages, 3, "none was marked");
+        assert_eq!(
+            backlog(&database.pool).await.expect("backlog").messages,
+            3,
+            "none was marked"
+        );
     }
 }

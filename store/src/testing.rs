@@ -26,14 +26,25 @@ pub async fn database() -> TestDatabase {
 /// When the server does not answer.
 pub async fn database_on(server: &str) -> TestDatabase {
     let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-    let mut admin = PgConnection::connect(server).await.expect("the test server answers");
+    let mut admin = PgConnection::connect(server)
+        .await
+        .expect("the test server answers");
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
         .execute(&mut admin)
         .await
         .expect("a database can be made");
-    let (base, _) = server.rsplit_once('/').expect("the address names a database");
+    let (base, _) = server
+        .rsplit_once('/')
+        .expect("the address names a database");
     let url = format!("{base}/{name}");
-    let pool = PgPoolOptions::new().max_connections(8).connect(&url).await.expect("it answers");
-    crate::MIGRATIONS.run(&pool).await.expect("the migrations apply");
+    let pool = PgPoolOptions::new()
+        .max_connections(8)
+        .connect(&url)
+        .await
+        .expect("it answers");
+    crate::MIGRATIONS
+        .run(&pool)
+        .await
+        .expect("the migrations apply");
     TestDatabase { pool, url }
 }

@@ -180,7 +180,12 @@ async fn upgrade_of(conn: &mut PgConnection, order_id: i64) -> Result<Option<Upg
 /// # Errors
 /// What the database reports.
 pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgrade>, Error> {
-    let NewUpgrade { order_id, customer, tier: new_tier, .. } = *new;
+    let NewUpgrade {
+        order_id,
+        customer,
+        tier: new_tier,
+        ..
+    } = *new;
     let mut tx = pool.begin().await?;
     let (available, held, version, previous, tier_version): (i64, i64, i64, String, i64) =
         sqlx::query_as(
@@ -245,7 +250,12 @@ pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgra
     };
     outbox::write(&mut tx, &[OutboxMessage::tier_upgraded(&message, version)?]).await?;
     tx.commit().await?;
-    Ok(Some(Upgrade { previous_tier, new_tier, upgraded_at, acknowledge_until }))
+    Ok(Some(Upgrade {
+        previous_tier,
+        new_tier,
+        upgraded_at,
+        acknowledge_until,
+    }))
 }
 
 /// The answer to an order's notification: `Some(true)` when it was acknowledged, `Some(false)`
@@ -260,7 +270,9 @@ pub async fn acknowledgement(pool: &PgPool, order_id: i64) -> Result<Option<bool
     .bind(order_id)
     .fetch_optional(pool)
     .await?;
-    Ok(row.and_then(|(answer,)| answer).map(|answer| answer == "SUCCESS"))
+    Ok(row
+        .and_then(|(answer,)| answer)
+        .map(|answer| answer == "SUCCESS"))
 }
 
 /// Closes an order, with the time of the notification only if it was acknowledged, and looks

@@ -36,7 +36,9 @@ pub async fn take(pool: &PgPool, duty: Duty) -> Result<Option<Turn>, Error> {
         .bind(duty as i32)
         .fetch_one(&mut *transaction)
         .await?;
-    Ok(taken.then_some(Turn { _transaction: transaction }))
+    Ok(taken.then_some(Turn {
+        _transaction: transaction,
+    }))
 }
 
 #[cfg(test)]
@@ -49,12 +51,26 @@ mod tests {
         let pool = &database.pool;
         let turn = take(pool, Duty::StartRedemptions).await.expect("asked");
         assert!(turn.is_some());
-        assert!(take(pool, Duty::StartRedemptions).await.expect("asked").is_none());
-        assert!(take(pool, Duty::SignalCallbacks).await.expect("asked").is_some());
+        assert!(
+            take(pool, Duty::StartRedemptions)
+                .await
+                .expect("asked")
+                .is_none()
+        );
+        assert!(
+            take(pool, Duty::SignalCallbacks)
+                .await
+                .expect("asked")
+                .is_some()
+        );
         drop(turn);
         // The rollback is sent when the connection is next used, so the next turn may take a moment.
         for _ in 0..100 {
-            if take(pool, Duty::StartRedemptions).await.expect("asked").is_some() {
+            if take(pool, Duty::StartRedemptions)
+                .await
+                .expect("asked")
+                .is_some()
+            {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -116,7 +116,11 @@ pub async fn verify(pool: &PgPool) -> Result<Vec<Check>, Error> {
         checks.push(Check {
             property,
             violations: offenders.len(),
-            examples: offenders.into_iter().take(EXAMPLES).map(|(text,)| text).collect(),
+            examples: offenders
+                .into_iter()
+                .take(EXAMPLES)
+                .map(|(text,)| text)
+                .collect(),
         });
     }
     tx.commit().await?;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use stack::Stack;
+use stack::{Plan, Stack};
 use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions};
 
 /// Where the tests' own block of ports begins when nobody says.
@@ -30,7 +30,9 @@ pub fn components() -> &'static Components {
             .unwrap_or(PORT_BASE);
         let root = repository();
         let data = stack::places::data_dir(&root, base).expect("a place for the data");
+        let plan = Plan::load(&root.join("dev.toml")).expect("dev.toml is readable");
         let stack = Stack::builder()
+            .plan(plan)
             .ports(base)
             .data_dir(data)
             .database("meed")
@@ -60,12 +62,16 @@ pub fn repository() -> std::path::PathBuf {
 /// # Panics
 /// When it does not answer.
 pub async fn temporal() -> Client {
-    let components = tokio::task::spawn_blocking(components).await.expect("the components start");
+    let components = tokio::task::spawn_blocking(components)
+        .await
+        .expect("the components start");
     let address = format!("http://{}", components.env["TEMPORAL_ADDRESS"]);
     let options = ConnectionOptions::new(address.parse::<reqwest::Url>().expect("an address"))
         .identity("tests".to_owned())
         .build();
-    let connection = Connection::connect(options).await.expect("Temporal answers");
+    let connection = Connection::connect(options)
+        .await
+        .expect("Temporal answers");
     let namespace = components.env["TEMPORAL_NAMESPACE"].clone();
     Client::new(connection, ClientOptions::new(namespace).build()).expect("a client")
 }
@@ -82,11 +88,11 @@ pub async fn database() -> store::testing::TestDatabase {
     store::testing::database_on(&url).await
 }
 
-
 /// Runs the operations program, which `cargo build --workspace --bins` has made.
 ///
 /// # Panics
 /// When it is missing or fails.
+#[expect(clippy::implicit_hasher, reason = "the components' own map")]
 pub fn meed(env: &HashMap<String, String>, arguments: &[&str]) -> String {
     let output = std::process::Command::new(repository().join("target/debug/meed"))
         .args(arguments)

@@ -58,7 +58,12 @@ impl Faults {
     /// # Panics
     /// When a test has panicked meanwhile.
     pub fn attempts(&self, step: &str) -> u32 {
-        self.attempts.lock().unwrap().get(step).copied().unwrap_or_default()
+        self.attempts
+            .lock()
+            .unwrap()
+            .get(step)
+            .copied()
+            .unwrap_or_default()
     }
 
     fn strikes(&self, step: &'static str, when: When) -> bool {

@@ -1,9 +1,18 @@
 //! What the whole-stack tests share: the components, once for all tests of a process, and benches
 //! on which one flow runs with real Temporal, a real database and a partner that obeys.
 
-#![expect(missing_docs, reason = "the SDK's macros make public items without documentation")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is missing"
+)]
+#![expect(
+    missing_docs,
+    reason = "the SDK's macros make public items without documentation"
+)]
 
 pub mod components;
 pub mod faults;
+pub mod history;
 pub mod redeem_bench;
+pub mod system;
 pub mod tier_bench;

@@ -16,7 +16,8 @@ use store::{
     testing::TestDatabase,
 };
 use temporalio_client::{
-    Client, WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions, WorkflowStartOptions,
+    Client, WorkflowFetchHistoryOptions, WorkflowGetResultOptions, WorkflowHandle,
+    WorkflowSignalOptions, WorkflowStartOptions,
 };
 use temporalio_sdk::{Runtime, Worker, WorkerOptions, workflows::WorkflowImplementation};
 use workflows::{
@@ -29,7 +30,8 @@ use workflows::{
 
 use crate::{
     components::{database, temporal},
-    faults::{FaultyRedeemSteps, Faults},
+    faults::{Faults, FaultyRedeemSteps},
+    history,
 };
 
 /// Limits short enough for tests.
@@ -79,7 +81,7 @@ pub(crate) async fn run_worker(client: Client, options: WorkerOptions) -> Stop {
             .build()
             .expect("a runtime");
         tokio::task::LocalSet::new().block_on(&runtime, async move {
-            let sdk = Runtime::from_current_tokio(Default::default()).expect("an SDK runtime");
+            let sdk = Runtime::from_current_tokio(temporalio_sdk::runtime::RuntimeOptions::default()).expect("an SDK runtime");
             let mut worker = Worker::new(&sdk, client, options).expect("a worker");
             let _ = ready.send(worker.shutdown_handle());
             let _ = worker.run().await;
@@ -97,9 +99,15 @@ impl RedeemBench {
     pub async fn new(mode: Value) -> Self {
         let client = temporal().await;
         let db = database().await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let partner_url = format!("http://{}", listener.local_addr().expect("bound"));
-        tokio::spawn(simulator::serve(listener, simulator::PartnersOptions::default(), std::future::pending()));
+        tokio::spawn(simulator::serve(
+            listener,
+            simulator::PartnersOptions::default(),
+            std::future::pending(),
+        ));
         let merchant = MerchantSettings {
             base_url: format!("{partner_url}/merchants/M1"),
             signing_key: "dev-key-M1".into(),
@@ -120,12 +128,22 @@ impl RedeemBench {
         let faults = Arc::new(Faults::default());
         let task_queue = format!("redeem-{}", uuid::Uuid::new_v4());
         let worker = WorkerOptions::new(&task_queue)
-            .register_activities(FaultyRedeemSteps { steps, faults: faults.clone() })
+            .register_activities(FaultyRedeemSteps {
+                steps,
+                faults: faults.clone(),
+            })
             .register_workflow::<Redeem>()
             .expect("Redeem registers once")
             .build();
         let stop = run_worker(client.clone(), worker).await;
-        let bench = Self { db, client, faults, task_queue, partner_url, _stop: stop };
+        let bench = Self {
+            db,
+            client,
+            faults,
+            task_queue,
+            partner_url,
+            _stop: stop,
+        };
         bench.tell_partner(mode).await;
         sqlx::query("INSERT INTO customers (customer_id) VALUES ('A')")
             .execute(bench.pool())
@@ -244,13 +262,19 @@ impl RedeemBench {
     /// # Panics
     /// When it does not end well within a minute.
     pub async fn end(&self, handle: &Handle) -> RedemptionView {
-        tokio::time::timeout(
+        let view = tokio::time::timeout(
             Duration::from_secs(60),
             handle.get_result(WorkflowGetResultOptions::default()),
         )
         .await
         .expect("it ends within a minute")
-        .expect("it ends well")
+        .expect("it ends well");
+        history::record(
+            "Redeem",
+            handle.fetch_history(WorkflowFetchHistoryOptions::default()),
+        )
+        .await;
+        view
     }
 
     /// The row.
@@ -290,7 +314,11 @@ impl RedeemBench {
             .await
             .expect("the database answers");
         let _ = handle
-            .signal(Redeem::cancel_requested, (), WorkflowSignalOptions::default())
+            .signal(
+                Redeem::cancel_requested,
+                (),
+                WorkflowSignalOptions::default(),
+            )
             .await;
     }
 
@@ -305,7 +333,9 @@ impl RedeemBench {
         .fetch_all(self.pool())
         .await
         .expect("the database answers");
-        rows.into_iter().map(|(body,)| serde_json::from_slice(&body).expect("JSON")).collect()
+        rows.into_iter()
+            .map(|(body,)| serde_json::from_slice(&body).expect("JSON"))
+            .collect()
     }
 
     /// Everything that must be true once every redemption has ended: the ledger agrees, the
@@ -314,8 +344,15 @@ impl RedeemBench {
     /// # Panics
     /// When something is not.
     pub async fn assert_promises(&self, context: &str) {
-        for check in store::verify::verify(self.pool()).await.expect("the ledger is read") {
-            assert_eq!(check.violations, 0, "{context}: {}: {:?}", check.property, check.examples);
+        for check in store::verify::verify(self.pool())
+            .await
+            .expect("the ledger is read")
+        {
+            assert_eq!(
+                check.violations, 0,
+                "{context}: {}: {:?}",
+                check.property, check.examples
+            );
         }
         let rows: Vec<(String, String)> =
             sqlx::query_as("SELECT redeem_request_id, state FROM redemptions")
@@ -334,9 +371,15 @@ impl RedeemBench {
                 "FAILED" => assert_ne!(booked, "CONFIRMED", "{context}: {id}"),
                 other => panic!("{context}: {id} is still {other}"),
             }
-            let answered: Vec<&Value> =
-                answers.iter().filter(|a| a["redeemRequestId"] == json!(id)).collect();
-            assert_eq!(answered.len(), 1, "{context}: {id} was answered {answered:?}");
+            let answered: Vec<&Value> = answers
+                .iter()
+                .filter(|a| a["redeemRequestId"] == json!(id))
+                .collect();
+            assert_eq!(
+                answered.len(),
+                1,
+                "{context}: {id} was answered {answered:?}"
+            );
             assert_eq!(answered[0]["status"], json!(state), "{context}: {id}");
         }
     }

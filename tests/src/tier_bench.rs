@@ -11,7 +11,8 @@ use domain::{CustomerId, Points, TierThresholds};
 use serde_json::Value;
 use store::{PgPool, callbacks, testing::TestDatabase};
 use temporalio_client::{
-    Client, WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions, WorkflowStartOptions,
+    Client, WorkflowFetchHistoryOptions, WorkflowGetResultOptions, WorkflowHandle,
+    WorkflowSignalOptions, WorkflowStartOptions,
 };
 use temporalio_sdk::{WorkerOptions, workflows::WorkflowImplementation};
 use workflows::{
@@ -22,7 +23,8 @@ use workflows::{
 
 use crate::{
     components::{database, temporal},
-    faults::{FaultyTierSteps, Faults},
+    faults::{Faults, FaultyTierSteps},
+    history,
     redeem_bench::{Stop, run_worker},
 };
 
@@ -49,9 +51,15 @@ impl TierBench {
     pub async fn new(points: i64) -> Self {
         let client = temporal().await;
         let db = database().await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let partner_url = format!("http://{}", listener.local_addr().expect("bound"));
-        tokio::spawn(simulator::serve(listener, simulator::PartnersOptions::default(), std::future::pending()));
+        tokio::spawn(simulator::serve(
+            listener,
+            simulator::PartnersOptions::default(),
+            std::future::pending(),
+        ));
         let services = ContextServices::new(ContextSettings {
             product_url: format!("{partner_url}/product"),
             search_url: format!("{partner_url}/product-search"),
@@ -70,7 +78,10 @@ impl TierBench {
         let faults = Arc::new(Faults::default());
         let task_queue = format!("tier-{}", uuid::Uuid::new_v4());
         let worker = WorkerOptions::new(&task_queue)
-            .register_activities(FaultyTierSteps { steps, faults: faults.clone() })
+            .register_activities(FaultyTierSteps {
+                steps,
+                faults: faults.clone(),
+            })
             .register_workflow::<TierUpgrade>()
             .expect("TierUpgrade registers once")
             .build();
@@ -94,7 +105,14 @@ impl TierBench {
             .execute(&db.pool)
             .await
             .expect("an order");
-        Self { db, faults, client, task_queue, partner_url, _stop: stop }
+        Self {
+            db,
+            faults,
+            client,
+            task_queue,
+            partner_url,
+            _stop: stop,
+        }
     }
 
     /// Its database.
@@ -126,14 +144,20 @@ impl TierBench {
                 .fetch_one(self.pool())
                 .await
                 .expect("an open order");
-        let order = TierOrder { order_id, customer_id: CustomerId::new("A").unwrap() };
+        let order = TierOrder {
+            order_id,
+            customer_id: CustomerId::new("A").unwrap(),
+        };
         let input = TierUpgradeInput {
             order,
             acknowledge_within_ms: u64::try_from(acknowledge_within.as_millis()).unwrap(),
         };
         let workflow_id = format!("tier-upgrade/A/{order_id}-{}", self.task_queue);
         let options = WorkflowStartOptions::new(&self.task_queue, workflow_id).build();
-        self.client.start_workflow(TierUpgrade::run, input, options).await.expect("it starts")
+        self.client
+            .start_workflow(TierUpgrade::run, input, options)
+            .await
+            .expect("it starts")
     }
 
     /// Waits for the flow's end.
@@ -141,13 +165,16 @@ impl TierBench {
     /// # Panics
     /// When it does not end well within a minute.
     pub async fn end(&self, handle: &Handle) -> TierUpgradeResult {
-        tokio::time::timeout(
+        let result = tokio::time::timeout(
             Duration::from_secs(60),
             handle.get_result(WorkflowGetResultOptions::default()),
         )
         .await
         .expect("it ends within a minute")
-        .expect("it ends well")
+        .expect("it ends well");
+        let events = handle.fetch_history(WorkflowFetchHistoryOptions::default());
+        history::record("TierUpgrade", events).await;
+        result
     }
 
     /// The `loyalty.tierUpgraded.v1` events.
@@ -160,7 +187,9 @@ impl TierBench {
                 .fetch_all(self.pool())
                 .await
                 .expect("the database answers");
-        rows.into_iter().map(|(body,)| serde_json::from_slice(&body).expect("JSON")).collect()
+        rows.into_iter()
+            .map(|(body,)| serde_json::from_slice(&body).expect("JSON"))
+            .collect()
     }
 
     /// Waits for the notification's event and answers its callback, as the api does.
@@ -172,7 +201,9 @@ impl TierBench {
             if let [event] = self.events().await.as_slice() {
                 let callback = event["callbackId"].as_str().expect("a callback id");
                 let mut conn = self.pool().acquire().await.unwrap();
-                callbacks::answer_tier_upgrade(&mut conn, callback, success).await.unwrap();
+                callbacks::answer_tier_upgrade(&mut conn, callback, success)
+                    .await
+                    .unwrap();
                 let _ = handle
                     .signal(
                         TierUpgrade::notification_acknowledged,

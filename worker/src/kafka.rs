@@ -18,9 +18,6 @@ use crate::record::Record;
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long reading a range again may take; it is at most one batch.
 const READ_AGAIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// After this long without an acknowledgement a message counts as not published and is sent
-/// again, in order.
-const DELIVERY_TIMEOUT_MS: &str = "10000";
 /// The largest message that is published: a dead letter is the original and a few headers.
 const PUBLISH_MAX_BYTES: &str = "4194304";
 
@@ -104,9 +101,9 @@ impl Kafka {
         self.client(&[
             ("acks", "all"),
             ("enable.idempotence", "true"),
-            // When a message times out, nothing behind it may be delivered.
-            ("enable.gapless.guarantee", "true"),
-            ("delivery.timeout.ms", DELIVERY_TIMEOUT_MS),
+            // Never on its own: what is behind a message that timed out might still be delivered.
+            // The relay gives up on all of them at once.
+            ("message.timeout.ms", "0"),
             ("message.max.bytes", PUBLISH_MAX_BYTES),
             ("linger.ms", "1"),
             ("compression.type", "lz4"),

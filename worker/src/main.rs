@@ -267,6 +267,7 @@ fn intake(shared: &Shared, health: Arc<IntakeHealth>) -> Intake {
             messages: shared.settings.worker.intake.max_batch as usize,
             bytes: BATCH_MAX_BYTES,
         },
+        awards_at_a_time: (shared.settings.database.max_connections as usize / 2).max(1),
         health,
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use rdkafka::{
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer, PurgeConfig},
 };
@@ -39,6 +39,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// How often the backlog is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// After this long without an acknowledgement messages count as not published and are sent again,
+/// in order. The shard's transaction is idle meanwhile, which the database bears for longer.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
 /// How long messages under way may take to be acknowledged when the relay has to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -238,6 +241,7 @@ impl Publisher {
         front: &ShardFront,
     ) -> Result<(usize, Option<RelayError>), RelayError> {
         let producer = self.producer()?;
+        let deadline = Instant::now() + ACKNOWLEDGE_WITHIN;
         let mut deliveries = Vec::with_capacity(front.messages.len());
         let mut failure = None;
         for waiting in &front.messages {
@@ -251,11 +255,12 @@ impl Publisher {
         }
         let mut acknowledged = 0;
         for delivery in deliveries {
-            let delivered = match delivery.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(error),
-                // The producer went away before it could say.
-                Err(_) => Err(KafkaError::Canceled),
+            let delivered = match tokio::time::timeout_at(deadline, delivery).await {
+                Ok(Ok(Ok(_))) => Ok(()),
+                Ok(Ok(Err((error, _)))) => Err(error),
+                // The producer was given up by another shard before it could say.
+                Ok(Err(_)) => Err(KafkaError::Canceled),
+                Err(_) => Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut)),
             };
             match delivered {
                 Ok(()) => acknowledged += 1,

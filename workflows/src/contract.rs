@@ -3,6 +3,11 @@
 //!
 //! Names and fields stand in recorded histories. Fields are only ever added, with a default.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "declarations have no bodies that could use their input"
+)]
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};

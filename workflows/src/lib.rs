@@ -3,7 +3,10 @@
 //! Workflow code is deterministic and replayed. Numbers come from activities (`contract`), whose
 //! results are recorded; time limits come with the input or from `options`.
 
-#![expect(missing_docs, reason = "the SDK's macros make public items without documentation")]
+#![expect(
+    missing_docs,
+    reason = "the SDK's macros make public items without documentation"
+)]
 
 pub mod award;
 pub mod contract;

@@ -22,8 +22,8 @@ use temporalio_workflow::{
 
 use crate::{
     contract::{
-        ConfirmWithPartner, PartnerAnswer, PartnerReply, RedeemActivities, RedemptionView,
-        Release, Reserve, Settle,
+        ConfirmWithPartner, PartnerAnswer, PartnerReply, RedeemActivities, RedemptionView, Release,
+        Reserve, Settle,
     },
     options,
     step::step,
@@ -61,7 +61,10 @@ pub struct RedeemLimits {
 /// What the merchant's word comes down to.
 enum Word {
     /// It delivers: the points are due.
-    Delivers { confirmation_id: Option<String>, beyond_cancel: bool },
+    Delivers {
+        confirmation_id: Option<String>,
+        beyond_cancel: bool,
+    },
     /// It does not deliver, or was never asked: the points go back.
     Declines(FailureReason),
     /// Nobody knows; why it has to be made certain.
@@ -81,7 +84,12 @@ pub struct Redeem {
 impl Redeem {
     #[init]
     fn new(_ctx: &WorkflowContextView, input: RedeemInput) -> Self {
-        Self { input, called_back: false, cancel_requested: false, last: None }
+        Self {
+            input,
+            called_back: false,
+            cancel_requested: false,
+            last: None,
+        }
     }
 
     /// Reserves, hears the merchant, makes an uncertain answer certain, then settles or releases.
@@ -94,9 +102,10 @@ impl Redeem {
                 word = Self::make_certain(ctx, reason).await?;
             }
             view = match word {
-                Word::Delivers { confirmation_id, beyond_cancel } => {
-                    Self::settle(ctx, confirmation_id, beyond_cancel).await?
-                }
+                Word::Delivers {
+                    confirmation_id,
+                    beyond_cancel,
+                } => Self::settle(ctx, confirmation_id, beyond_cancel).await?,
                 Word::Declines(reason) => Self::release(ctx, reason).await?,
                 Word::Uncertain(_) => Self::read(ctx).await?,
             };
@@ -136,8 +145,9 @@ impl Redeem {
         if Self::is_taken_back(ctx, view) && !view.cancel_requested {
             // Cancelled from the Web UI: the row has to know before anything follows from it.
             let view = Self::record_cancel(ctx).await?;
-            return Ok(Self::word_of_row(ctx, &view)
-                .unwrap_or(Word::Uncertain(FailureReason::Cancelled)));
+            return Ok(
+                Self::word_of_row(ctx, &view).unwrap_or(Word::Uncertain(FailureReason::Cancelled))
+            );
         }
         if view.state == RedemptionState::AwaitingCallback {
             return Self::await_callback(ctx, view).await;
@@ -151,9 +161,10 @@ impl Redeem {
             return Ok(word);
         }
         match reply.answer {
-            PartnerAnswer::Confirmed { confirmation_id } => {
-                Ok(Word::Delivers { confirmation_id, beyond_cancel: false })
-            }
+            PartnerAnswer::Confirmed { confirmation_id } => Ok(Word::Delivers {
+                confirmation_id,
+                beyond_cancel: false,
+            }),
             PartnerAnswer::Pending => Self::await_callback(ctx, &reply.view).await,
             PartnerAnswer::Refused
             | PartnerAnswer::Voided
@@ -168,9 +179,10 @@ impl Redeem {
             Some(PartnerVerdict::Confirmed) if view.cancel_requested => {
                 Some(Word::Uncertain(FailureReason::Cancelled))
             }
-            Some(PartnerVerdict::Confirmed) => {
-                Some(Word::Delivers { confirmation_id: None, beyond_cancel: false })
-            }
+            Some(PartnerVerdict::Confirmed) => Some(Word::Delivers {
+                confirmation_id: None,
+                beyond_cancel: false,
+            }),
             Some(PartnerVerdict::Refused) => Some(Word::Declines(FailureReason::PartnerRefused)),
             Some(PartnerVerdict::Voided) => Some(Word::Declines(Self::reason_now(ctx, view))),
             None if view.cancel_requested && view.state == RedemptionState::Reserved => {
@@ -238,7 +250,9 @@ impl Redeem {
     ) -> WorkflowResult<Word> {
         let input = ctx.state(|s| s.input.clone());
         ctx.set_current_details(format!("Waiting for {} to call back", input.merchant_id));
-        ctx.upsert_search_attributes([STATUS.value_set(RedemptionState::AwaitingCallback.to_string())]);
+        ctx.upsert_search_attributes([
+            STATUS.value_set(RedemptionState::AwaitingCallback.to_string())
+        ]);
         let within = Duration::from_millis(input.limits.callback_within_ms)
             .min(Self::hold_remaining(ctx, view));
         let token = WorkflowCancellationToken::new();
@@ -299,7 +313,10 @@ impl Redeem {
                 .await;
             match status.map(|reply| reply.answer) {
                 Ok(PartnerAnswer::Confirmed { confirmation_id }) => {
-                    return Ok(Word::Delivers { confirmation_id, beyond_cancel: false });
+                    return Ok(Word::Delivers {
+                        confirmation_id,
+                        beyond_cancel: false,
+                    });
                 }
                 Ok(PartnerAnswer::Refused) => {
                     return Ok(Word::Declines(FailureReason::PartnerRefused));
@@ -324,9 +341,10 @@ impl Redeem {
             )
             .await?;
         Ok(match reply.answer {
-            PartnerAnswer::Confirmed { confirmation_id } => {
-                Word::Delivers { confirmation_id, beyond_cancel: true }
-            }
+            PartnerAnswer::Confirmed { confirmation_id } => Word::Delivers {
+                confirmation_id,
+                beyond_cancel: true,
+            },
             PartnerAnswer::Refused => Word::Declines(FailureReason::PartnerRefused),
             PartnerAnswer::Voided => Word::Declines(reason),
             PartnerAnswer::Pending | PartnerAnswer::Unknown | PartnerAnswer::NotAsked => {
@@ -356,7 +374,10 @@ impl Redeem {
         reason: FailureReason,
     ) -> WorkflowResult<RedemptionView> {
         let input = ctx.state(|s| s.input.clone());
-        let release = Release { redeem_request_id: input.redeem_request_id, reason };
+        let release = Release {
+            redeem_request_id: input.redeem_request_id,
+            reason,
+        };
         let summary = format!("Gives {} points back: {reason}", input.points);
         let budget = options::LOCAL_STEP_BUDGET;
         let view = step(ctx, || RedeemActivities::release, release, summary, budget).await?;
@@ -385,7 +406,14 @@ impl Redeem {
         let id = ctx.state(|s| s.input.redeem_request_id.clone());
         let summary = "Reads what has been recorded".to_owned();
         let budget = options::LOCAL_STEP_BUDGET;
-        let view = step(ctx, || RedeemActivities::read_redemption, id, summary, budget).await?;
+        let view = step(
+            ctx,
+            || RedeemActivities::read_redemption,
+            id,
+            summary,
+            budget,
+        )
+        .await?;
         Ok(Self::keep(ctx, view))
     }
 
@@ -393,7 +421,14 @@ impl Redeem {
         let id = ctx.state(|s| s.input.redeem_request_id.clone());
         let summary = "Records that it is taken back".to_owned();
         let budget = options::LOCAL_STEP_BUDGET;
-        let view = step(ctx, || RedeemActivities::request_cancel, id, summary, budget).await?;
+        let view = step(
+            ctx,
+            || RedeemActivities::request_cancel,
+            id,
+            summary,
+            budget,
+        )
+        .await?;
         Ok(Self::keep(ctx, view))
     }
 
@@ -424,9 +459,9 @@ impl Redeem {
     /// How long the hold has left, by the workflow's own time.
     fn hold_remaining(ctx: &WorkflowContext<Self>, view: &RedemptionView) -> Duration {
         match (view.hold_expires_at, ctx.workflow_time()) {
-            (Some(expires_at), Some(now)) => {
-                (expires_at - DateTime::<Utc>::from(now)).to_std().unwrap_or_default()
-            }
+            (Some(expires_at), Some(now)) => (expires_at - DateTime::<Utc>::from(now))
+                .to_std()
+                .unwrap_or_default(),
             _ => Duration::ZERO,
         }
     }

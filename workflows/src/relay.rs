@@ -17,8 +17,13 @@ pub struct Relay;
 impl Relay {
     /// One shift.
     #[run(name = "Relay")]
-    pub async fn run(ctx: &mut WorkflowContext<Self>, published_before: u64) -> WorkflowResult<u64> {
-        ctx.set_current_details(format!("{published_before} messages published by earlier shifts"));
+    pub async fn run(
+        ctx: &mut WorkflowContext<Self>,
+        published_before: u64,
+    ) -> WorkflowResult<u64> {
+        ctx.set_current_details(format!(
+            "{published_before} messages published by earlier shifts"
+        ));
         let progress = ctx
             .execute_activity(
                 RelayActivities::publish_outbox,

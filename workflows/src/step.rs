@@ -29,9 +29,13 @@ where
     A::Output: TemporalDeserializable,
 {
     let locally = options::local(summary.clone(), budget);
-    match ctx.execute_local_activity(activity(), input.clone(), locally).await {
+    match ctx
+        .execute_local_activity(activity(), input.clone(), locally)
+        .await
+    {
         Err(error) if !is_final(&error) => {
-            ctx.execute_activity(activity(), input, options::until_done(summary)).await
+            ctx.execute_activity(activity(), input, options::until_done(summary))
+                .await
         }
         result => result,
     }

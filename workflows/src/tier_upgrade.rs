@@ -17,7 +17,7 @@ use temporalio_workflow::{
 
 use crate::{
     contract::{
-        Acknowledgement, EvaluateTier, GatherContext, OrderHistory, RecordCompletion, TierAccount,
+        Acknowledgement, EvaluateTier, GatherContext, RecordCompletion, TierAccount,
         TierActivities, TierContext, TierOrder, TierOutcome, UpgradeResult, UpgradeTier, Upgraded,
     },
     options,
@@ -61,16 +61,20 @@ pub struct TierUpgrade {
 impl TierUpgrade {
     #[init]
     fn new(_ctx: &WorkflowContextView, input: TierUpgradeInput) -> Self {
-        Self { input, called_back: false, without: Vec::new() }
+        Self {
+            input,
+            called_back: false,
+            without: Vec::new(),
+        }
     }
 
     /// Reads, evaluates, gathers, upgrades, waits for the acknowledgement, records.
     #[run(name = "TierUpgrade")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<TierUpgradeResult> {
         let account = Self::read_account(ctx).await?;
-        let upgraded = match account.already_upgraded.clone() {
-            Some(upgraded) => upgraded,
-            None => {
+        let upgraded = if let Some(upgraded) = account.already_upgraded.clone() {
+            upgraded
+        } else {
                 let Some(tier) = Self::evaluate_tier(ctx, &account).await? else {
                     return Self::end(ctx, TierOutcome::NotDue, None).await;
                 };
@@ -81,7 +85,6 @@ impl TierUpgrade {
                         return Self::end(ctx, TierOutcome::Conflict, None).await;
                     }
                 }
-            }
         };
         let outcome = match Self::await_acknowledgement(ctx, &upgraded).await? {
             Acknowledgement::Acknowledged => TierOutcome::Acknowledged,
@@ -108,10 +111,20 @@ impl TierUpgrade {
         ctx: &WorkflowContext<Self>,
         account: &TierAccount,
     ) -> WorkflowResult<Option<Tier>> {
-        let input = EvaluateTier { current_points: account.current_points, tier: account.tier };
+        let input = EvaluateTier {
+            current_points: account.current_points,
+            tier: account.tier,
+        };
         let summary = format!("{} points, now {}", account.current_points, account.tier);
         let budget = options::LOCAL_STEP_BUDGET;
-        Ok(step(ctx, || TierActivities::evaluate_tier, input, summary, budget).await?)
+        Ok(step(
+            ctx,
+            || TierActivities::evaluate_tier,
+            input,
+            summary,
+            budget,
+        )
+        .await?)
     }
 
     /// Asks the product services and the order service at the same time; goes on without those
@@ -121,7 +134,10 @@ impl TierUpgrade {
         ctx.set_current_details(format!("Due {tier}: gathering what to recommend"));
         let products = ctx.execute_activity(
             TierActivities::gather_context,
-            GatherContext { customer_id: customer_id.clone(), tier },
+            GatherContext {
+                customer_id: customer_id.clone(),
+                tier,
+            },
             options::context("Asks for recommendations and products of the tier".to_owned()),
         );
         let orders = ctx.execute_activity(
@@ -135,7 +151,7 @@ impl TierUpgrade {
             unreachable: vec!["product".to_owned(), "product-search".to_owned()],
         });
         let mut without = context.unreachable.clone();
-        if let Err::<OrderHistory, _>(_) = orders {
+        if orders.is_err() {
             without.push("order".to_owned());
         }
         ctx.state_mut(|s| s.without = without);
@@ -158,7 +174,14 @@ impl TierUpgrade {
         };
         let summary = format!("From {} to {tier}", account.tier);
         let budget = options::LOCAL_STEP_BUDGET;
-        let result = step(ctx, || TierActivities::upgrade_tier, upgrade, summary, budget).await?;
+        let result = step(
+            ctx,
+            || TierActivities::upgrade_tier,
+            upgrade,
+            summary,
+            budget,
+        )
+        .await?;
         if let UpgradeResult::Upgraded(upgraded) = &result {
             ctx.set_current_details(format!(
                 "{} given; waiting for the notification to be acknowledged",
@@ -226,10 +249,22 @@ impl TierUpgrade {
         let completion = RecordCompletion { order, outcome };
         let summary = format!("Closes the order: {}", outcome.as_str());
         let budget = options::LOCAL_STEP_BUDGET;
-        step(ctx, || TierActivities::record_completion, completion, summary, budget).await?;
+        step(
+            ctx,
+            || TierActivities::record_completion,
+            completion,
+            summary,
+            budget,
+        )
+        .await?;
         let without = ctx.state(|s| s.without.clone());
         let mut details = match &upgraded {
-            Some(u) => format!("{} to {}: {}", u.previous_tier, u.new_tier, outcome.as_str()),
+            Some(u) => format!(
+                "{} to {}: {}",
+                u.previous_tier,
+                u.new_tier,
+                outcome.as_str()
+            ),
             None => format!("Nothing was changed: {}", outcome.as_str()),
         };
         if !without.is_empty() {
@@ -238,12 +273,20 @@ impl TierUpgrade {
         }
         ctx.set_current_details(details);
         ctx.upsert_search_attributes([STATUS.value_set(outcome.as_str().to_owned())]);
-        Ok(TierUpgradeResult { outcome, upgraded, without })
+        Ok(TierUpgradeResult {
+            outcome,
+            upgraded,
+            without,
+        })
     }
 
     fn remaining(ctx: &WorkflowContext<Self>, until: DateTime<Utc>) -> Duration {
         ctx.workflow_time()
-            .map(|now| (until - DateTime::<Utc>::from(now)).to_std().unwrap_or_default())
+            .map(|now| {
+                (until - DateTime::<Utc>::from(now))
+                    .to_std()
+                    .unwrap_or_default()
+            })
             .unwrap_or_default()
     }
 }

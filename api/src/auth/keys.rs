@@ -29,7 +29,10 @@ const KEYS_MAX_BYTES: usize = 262_144;
 enum Source {
     Fixed,
     File(PathBuf),
-    Url { url: String, client: reqwest::Client },
+    Url {
+        url: String,
+        client: reqwest::Client,
+    },
 }
 
 #[derive(Clone)]
@@ -68,11 +71,21 @@ impl KeySet {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("no HTTP client for the issuers' keys")?;
-        Ok(Self::new(Source::Url { url: url.to_owned(), client }, Keys::default()))
+        Ok(Self::new(
+            Source::Url {
+                url: url.to_owned(),
+                client,
+            },
+            Keys::default(),
+        ))
     }
 
     fn new(source: Source, keys: Keys) -> Self {
-        Self { source, keys: RwLock::new(keys), last_try: Mutex::new(None) }
+        Self {
+            source,
+            keys: RwLock::new(keys),
+            last_try: Mutex::new(None),
+        }
     }
 
     /// The key with this id, for this algorithm. Without an id, the only key there is.
@@ -82,28 +95,28 @@ impl KeySet {
         algorithm: Algorithm,
     ) -> Result<DecodingKey, ApiError> {
         let unknown = ApiError::InvalidToken("its key is not one of its issuer's");
-        let (found, age) = self.look(id);
-        let found = match (found, age) {
+        let found = match self.look(id) {
             (Some(key), Some(age)) if age < KEYS_COUNT_FOR => Some(key),
-            (Some(key), _) => {
-                self.read_again().await;
-                self.look(id).0.or(Some(key).filter(|_| !self.was_read_lately()))
-            }
-            (None, _) => {
+            _ => {
                 self.read_again().await;
                 self.look(id).0
             }
         };
         match found {
             Some(key) if key.allows(algorithm) => Ok(key.decoding),
-            Some(_) => Err(ApiError::InvalidToken("its algorithm is not that of its key")),
+            Some(_) => Err(ApiError::InvalidToken(
+                "its algorithm is not that of its key",
+            )),
             None if self.look(id).1.is_none() => Err(ApiError::KeysUnavailable),
             None => Err(unknown),
         }
     }
 
     fn look(&self, id: Option<&str>) -> (Option<Key>, Option<Duration>) {
-        let keys = self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keys = self
+            .keys
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let found = match id {
             Some(id) => keys.by_id.get(id),
             None => {
@@ -118,10 +131,6 @@ impl KeySet {
         (found.cloned(), age)
     }
 
-    fn was_read_lately(&self) -> bool {
-        self.look(None).1.is_some_and(|age| age < KEYS_COUNT_FOR)
-    }
-
     /// Reads the keys again, unless that was tried a moment ago. Keys stay when it fails.
     async fn read_again(&self) {
         if matches!(self.source, Source::Fixed) {
@@ -134,7 +143,10 @@ impl KeySet {
         *last_try = Some(Instant::now());
         match self.read().await {
             Ok(read) => {
-                *self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = read;
+                *self
+                    .keys
+                    .write()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = read;
             }
             Err(error) => tracing::warn!(error = format!("{error:#}"), "an issuer's keys"),
         }
@@ -170,19 +182,28 @@ fn parse(text: &[u8]) -> anyhow::Result<Keys> {
     }
     let set: Set = serde_json::from_slice(text)?;
     // Keys of a kind that is not known here are for others.
-    Ok(Keys::of(set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok())))
+    Ok(Keys::of(
+        set.keys
+            .into_iter()
+            .filter_map(|key| serde_json::from_value(key).ok()),
+    ))
 }
 
 impl Keys {
     fn of(set: impl IntoIterator<Item = Jwk>) -> Self {
-        let mut keys = Self { read_at: Some(Instant::now()), ..Self::default() };
+        let mut keys = Self {
+            read_at: Some(Instant::now()),
+            ..Self::default()
+        };
         for jwk in set {
             let symmetric = matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
             let signs = matches!(
                 jwk.common.public_key_use,
                 None | Some(PublicKeyUse::Signature)
             );
-            let Ok(decoding) = DecodingKey::from_jwk(&jwk) else { continue };
+            let Ok(decoding) = DecodingKey::from_jwk(&jwk) else {
+                continue;
+            };
             if symmetric || !signs {
                 continue;
             }
@@ -200,7 +221,10 @@ impl Key {
     /// A key that names its algorithm is for no other.
     fn allows(&self, algorithm: Algorithm) -> bool {
         self.jwk.common.key_algorithm.is_none_or(|named| {
-            named.to_string().parse::<Algorithm>().is_ok_and(|named| named == algorithm)
+            named
+                .to_string()
+                .parse::<Algorithm>()
+                .is_ok_and(|named| named == algorithm)
         })
     }
 }

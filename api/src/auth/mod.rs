@@ -94,7 +94,10 @@ impl Identity {
 
     /// Whether the customer's data is within reach: a player reaches only their own.
     pub fn reaches_customer(&self, customer: &CustomerId) -> bool {
-        let privileged = self.roles.iter().any(|role| matches!(role, Role::Staff | Role::Admin));
+        let privileged = self
+            .roles
+            .iter()
+            .any(|role| matches!(role, Role::Staff | Role::Admin));
         privileged || !self.roles.contains(&Role::Player) || self.subject == customer.as_str()
     }
 
@@ -170,7 +173,13 @@ impl Authenticator {
         }
         Ok(Self {
             issuers,
-            algorithms: settings.auth.algorithms.iter().copied().map(algorithm).collect(),
+            algorithms: settings
+                .auth
+                .algorithms
+                .iter()
+                .copied()
+                .map(algorithm)
+                .collect(),
             clock_skew_seconds: settings.auth.clock_skew_seconds,
         })
     }
@@ -188,7 +197,10 @@ impl Authenticator {
         }
         let issued: Issued = jsonwebtoken::dangerous::insecure_decode_claims(token)
             .map_err(|_| invalid("it names no issuer"))?;
-        let issuer = self.issuers.get(&issued.iss).ok_or(invalid("its issuer is not trusted"))?;
+        let issuer = self
+            .issuers
+            .get(&issued.iss)
+            .ok_or(invalid("its issuer is not trusted"))?;
         let key = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = self.clock_skew_seconds;
@@ -203,7 +215,11 @@ impl Authenticator {
             subject: claims.sub,
             issuer: claims.iss,
             scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
-            roles: claims.roles.iter().filter_map(|name| Role::parse(name)).collect(),
+            roles: claims
+                .roles
+                .iter()
+                .filter_map(|name| Role::parse(name))
+                .collect(),
             merchants: claims.merchants,
         })
     }
@@ -216,7 +232,9 @@ fn why(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
         ErrorKind::ImmatureSignature => "it is not valid yet",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::InvalidIssuer => "its issuer is not trusted",
-        ErrorKind::MissingRequiredClaim(_) => "a claim is missing: exp, iss, aud and sub are needed",
+        ErrorKind::MissingRequiredClaim(_) => {
+            "a claim is missing: exp, iss, aud and sub are needed"
+        }
         ErrorKind::Json(_) => "its claims cannot be read",
         _ => "its signature does not match",
     }
@@ -265,12 +283,18 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
         if !identity.has_scope(N::SCOPE) {
             return Err(ApiError::MissingScope(N::SCOPE));
         }
-        Ok(Self { identity, needs: PhantomData })
+        Ok(Self {
+            identity,
+            needs: PhantomData,
+        })
     }
 }
 
 fn bearer(parts: &Parts) -> Option<&str> {
     let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim())
+        .filter(|token| !token.is_empty())
 }

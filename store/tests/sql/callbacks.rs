@@ -28,32 +28,53 @@ async fn a_callback_is_answered_once_and_tells_every_other_case_apart() {
         let pool = pool.clone();
         async move {
             let mut conn = pool.acquire().await.unwrap();
-            callbacks::answer_partner(&mut conn, &callback, verdict, None).await.unwrap()
+            callbacks::answer_partner(&mut conn, &callback, verdict, None)
+                .await
+                .unwrap()
         }
     };
     assert_eq!(
-        callbacks::answer_tier_upgrade(&mut conn, &callback, true).await.unwrap(),
+        callbacks::answer_tier_upgrade(&mut conn, &callback, true)
+            .await
+            .unwrap(),
         Answered::Unknown,
         "a partner's callback is no acknowledgement"
     );
     let workflow_id = "R1".to_owned();
     assert_eq!(
         answer(PartnerVerdict::Confirmed).await,
-        Answered::First { workflow_id: workflow_id.clone() }
+        Answered::First {
+            workflow_id: workflow_id.clone()
+        }
     );
-    assert_eq!(answer(PartnerVerdict::Confirmed).await, Answered::Again { workflow_id });
+    assert_eq!(
+        answer(PartnerVerdict::Confirmed).await,
+        Answered::Again { workflow_id }
+    );
     assert_eq!(answer(PartnerVerdict::Refused).await, Answered::Different);
     assert_eq!(
-        callbacks::answer_partner(&mut conn, "no-such", PartnerVerdict::Refused, None).await.unwrap(),
+        callbacks::answer_partner(&mut conn, "no-such", PartnerVerdict::Refused, None)
+            .await
+            .unwrap(),
         Answered::Unknown
     );
     let row = redemptions::find(&mut conn, &id).await.unwrap().unwrap();
-    assert_eq!((row.state, row.verdict), (RedemptionState::Confirming, Some(PartnerVerdict::Confirmed)));
+    assert_eq!(
+        (row.state, row.verdict),
+        (RedemptionState::Confirming, Some(PartnerVerdict::Confirmed))
+    );
 
-    let waiting = callbacks::unsignalled(pool, Duration::ZERO, 10).await.unwrap();
+    let waiting = callbacks::unsignalled(pool, Duration::ZERO, 10)
+        .await
+        .unwrap();
     assert_eq!(waiting.len(), 1);
     callbacks::mark_signalled(pool, &callback).await.unwrap();
-    assert!(callbacks::unsignalled(pool, Duration::ZERO, 10).await.unwrap().is_empty());
+    assert!(
+        callbacks::unsignalled(pool, Duration::ZERO, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -64,11 +85,15 @@ async fn an_answer_after_its_time_is_refused() {
     let request = request("R1", "A", 100);
     accept(pool, &request).await;
     let id = request.redeem_request_id;
-    let row = redemptions::reserve(pool, &id, Duration::ZERO, true).await.unwrap();
+    let row = redemptions::reserve(pool, &id, Duration::ZERO, true)
+        .await
+        .unwrap();
     let mut conn = pool.acquire().await.unwrap();
     let callback = row.callback_id.unwrap();
     assert_eq!(
-        callbacks::answer_partner(&mut conn, &callback, PartnerVerdict::Confirmed, None).await.unwrap(),
+        callbacks::answer_partner(&mut conn, &callback, PartnerVerdict::Confirmed, None)
+            .await
+            .unwrap(),
         Answered::Expired
     );
 }

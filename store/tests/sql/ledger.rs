@@ -6,20 +6,34 @@ use crate::support::*;
 #[tokio::test]
 async fn a_batch_posts_in_order_with_running_balances() {
     let db = testing::database().await;
-    let postings =
-        post(&db.pool, &[stay("e1", "A", 1), stay("e2", "B", 2), stay("e3", "A", 3)]).await;
+    let postings = post(
+        &db.pool,
+        &[stay("e1", "A", 1), stay("e2", "B", 2), stay("e3", "A", 3)],
+    )
+    .await;
     assert_eq!(
         postings,
         [100, 200, 300].map(|n| Posting::Posted(points(n))),
     );
     let a = balance(&db.pool, "A").await;
-    assert_eq!((a.available, a.held, a.lifetime_earned, a.version), (points(400), points(0), points(400), 2));
+    assert_eq!(
+        (a.available, a.held, a.lifetime_earned, a.version),
+        (points(400), points(0), points(400), 2)
+    );
     let confirmed: Vec<(String, i64)> = outbox(&db.pool, "reward-confirmed")
         .await
         .iter()
-        .map(|m| (m["customerId"].as_str().unwrap().into(), m["balanceAfter"].as_i64().unwrap()))
+        .map(|m| {
+            (
+                m["customerId"].as_str().unwrap().into(),
+                m["balanceAfter"].as_i64().unwrap(),
+            )
+        })
         .collect();
-    assert_eq!(confirmed, [("A".into(), 100), ("B".into(), 200), ("A".into(), 400)]);
+    assert_eq!(
+        confirmed,
+        [("A".into(), 100), ("B".into(), 200), ("A".into(), 400)]
+    );
     let added = outbox(&db.pool, "loyalty.pointsAdded.v2").await;
     assert_eq!(added[2]["totalPoints"], 400);
     assert_eq!(added[2]["difference"], 300);
@@ -32,7 +46,10 @@ async fn posting_again_changes_nothing() {
     let batch = [stay("e1", "A", 1), spend("e2", "A", 100)];
     post(&db.pool, &batch).await;
     let before = balance(&db.pool, "A").await;
-    assert_eq!(post(&db.pool, &batch).await, [Posting::Duplicate, Posting::Duplicate]);
+    assert_eq!(
+        post(&db.pool, &batch).await,
+        [Posting::Duplicate, Posting::Duplicate]
+    );
     assert_eq!(balance(&db.pool, "A").await, before);
     assert_eq!(outbox(&db.pool, "reward-confirmed").await.len(), 2);
 }
@@ -40,8 +57,11 @@ async fn posting_again_changes_nothing() {
 #[tokio::test]
 async fn the_same_id_with_another_body_is_refused_and_the_rest_posts() {
     let db = testing::database().await;
-    let postings =
-        post(&db.pool, &[stay("e1", "A", 1), stay("e1", "A", 2), stay("e2", "A", 1)]).await;
+    let postings = post(
+        &db.pool,
+        &[stay("e1", "A", 1), stay("e1", "A", 2), stay("e2", "A", 1)],
+    )
+    .await;
     assert_eq!(postings[0], Posting::Posted(points(100)));
     assert!(matches!(&postings[1], Posting::Refused(r) if r.class == RefusalClass::BodyConflict));
     assert_eq!(postings[2], Posting::Posted(points(100)));
@@ -54,9 +74,14 @@ async fn a_refused_event_opens_no_account_and_a_posted_one_stays_a_duplicate() {
     let mut foreign = spend("e1", "A", 100);
     foreign.facts.currency = domain::money::Currency::parse("XTS");
     let postings = post(&db.pool, &[foreign.clone()]).await;
-    assert!(matches!(&postings[0], Posting::Refused(r) if r.class == RefusalClass::UnknownCurrency));
+    assert!(
+        matches!(&postings[0], Posting::Refused(r) if r.class == RefusalClass::UnknownCurrency)
+    );
     let mut conn = db.pool.acquire().await.unwrap();
-    assert_eq!(ledger::balance(&mut conn, &customer("A")).await.unwrap(), None);
+    assert_eq!(
+        ledger::balance(&mut conn, &customer("A")).await.unwrap(),
+        None
+    );
     // As if it had been posted while the programme still knew the currency.
     sqlx::query("INSERT INTO processed_events VALUES ('reward-event', 'e1', $1, 'A', 0)")
         .bind(foreign.body_hash().to_vec())
@@ -69,12 +94,23 @@ async fn a_refused_event_opens_no_account_and_a_posted_one_stays_a_duplicate() {
 #[tokio::test]
 async fn a_daily_cap_holds_within_a_batch_and_over_batches() {
     let db = testing::database().await;
-    let first = post(&db.pool, &[spend("e1", "A", 8_000), spend("e2", "A", 4_000)]).await;
-    assert_eq!(first, [Posting::Posted(points(400)), Posting::Posted(points(100))]);
+    let first = post(
+        &db.pool,
+        &[spend("e1", "A", 8_000), spend("e2", "A", 4_000)],
+    )
+    .await;
+    assert_eq!(
+        first,
+        [Posting::Posted(points(400)), Posting::Posted(points(100))]
+    );
     let second = post(&db.pool, &[spend("e3", "A", 4_000)]).await;
     assert_eq!(second, [Posting::Posted(points(0))]);
     assert_eq!(balance(&db.pool, "A").await.available, points(500));
-    assert_eq!(outbox(&db.pool, "reward-confirmed").await.len(), 2, "no points, no confirmation");
+    assert_eq!(
+        outbox(&db.pool, "reward-confirmed").await.len(),
+        2,
+        "no points, no confirmation"
+    );
 }
 
 #[tokio::test]
@@ -97,8 +133,9 @@ async fn crossing_a_threshold_orders_one_look_at_the_tier() {
 #[tokio::test]
 async fn two_deliveries_of_one_batch_at_once_post_it_once() {
     let db = testing::database().await;
-    let batch: Vec<_> =
-        (0..50).map(|n| stay(&format!("e{n}"), &format!("C{}", n % 7), 1)).collect();
+    let batch: Vec<_> = (0..50)
+        .map(|n| stay(&format!("e{n}"), &format!("C{}", n % 7), 1))
+        .collect();
     let mut reversed = batch.clone();
     reversed.reverse();
     let one = |awards: Vec<domain::command::Award>| {
@@ -117,8 +154,10 @@ async fn two_deliveries_of_one_batch_at_once_post_it_once() {
         }
     };
     tokio::join!(one(batch.clone()), one(reversed), one(batch.clone()));
-    let (total,): (i64,) =
-        sqlx::query_as("SELECT sum(available)::bigint FROM customers").fetch_one(&db.pool).await.unwrap();
+    let (total,): (i64,) = sqlx::query_as("SELECT sum(available)::bigint FROM customers")
+        .fetch_one(&db.pool)
+        .await
+        .unwrap();
     assert_eq!(total, 5_000);
     assert_eq!(outbox(&db.pool, "reward-confirmed").await.len(), 50);
     assert_ledger_agrees(&db.pool).await;
@@ -135,7 +174,10 @@ async fn the_database_itself_refuses_a_changed_transfer_and_a_negative_balance()
         "UPDATE customers SET available = -1",
         "UPDATE customers SET held = -1",
     ] {
-        assert!(sqlx::query(statement).execute(&db.pool).await.is_err(), "{statement}");
+        assert!(
+            sqlx::query(statement).execute(&db.pool).await.is_err(),
+            "{statement}"
+        );
     }
 }
 
@@ -146,10 +188,17 @@ async fn the_balance_at_a_past_instant_and_the_breakdown_follow_the_transfers() 
     let between = chrono::Utc::now();
     post(&db.pool, &[stay("e2", "A", 1), spend("e3", "A", 40)]).await;
     let mut conn = db.pool.acquire().await.unwrap();
-    let at = ledger::balance_at(&mut conn, &customer("A"), between).await.unwrap();
+    let at = ledger::balance_at(&mut conn, &customer("A"), between)
+        .await
+        .unwrap();
     assert_eq!(at, Some((points(100), points(0))));
-    let lines = ledger::breakdown(&mut conn, &customer("A"), Some(between), None).await.unwrap();
-    let lines: Vec<(&str, i64)> = lines.iter().map(|l| (l.reason.as_str(), l.points)).collect();
+    let lines = ledger::breakdown(&mut conn, &customer("A"), Some(between), None)
+        .await
+        .unwrap();
+    let lines: Vec<(&str, i64)> = lines
+        .iter()
+        .map(|l| (l.reason.as_str(), l.points))
+        .collect();
     assert_eq!(lines, [("CASINO_SPEND", 2), ("HOTEL_STAY", 100)]);
 }
 

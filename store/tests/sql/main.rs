@@ -1,5 +1,10 @@
 //! The store on a real PostgreSQL: what the ledger promises, tried on the ledger.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is missing"
+)]
+
 mod callbacks;
 mod ledger;
 mod redemptions;

@@ -21,7 +21,9 @@ async fn prepared(pool: &PgPool, id: &str, has: u32, asks: i64) -> domain::Redee
 
 async fn verdict(pool: &PgPool, id: &domain::RedeemRequestId, v: PartnerVerdict) -> Redemption {
     let mut conn = pool.acquire().await.unwrap();
-    redemptions::record_verdict(&mut conn, id, v, None).await.unwrap()
+    redemptions::record_verdict(&mut conn, id, v, None)
+        .await
+        .unwrap()
 }
 
 async fn cancel(pool: &PgPool, id: &domain::RedeemRequestId) -> Redemption {
@@ -41,11 +43,19 @@ async fn reserve_confirm_settle_deducts_once_and_answers_once() {
     let held = balance(pool, "A").await;
     assert_eq!((held.available, held.held), (points(300), points(200)));
     for _ in 0..2 {
-        assert_eq!(redemptions::begin_confirm(pool, &id).await.unwrap().state, State::Confirming);
+        assert_eq!(
+            redemptions::begin_confirm(pool, &id).await.unwrap().state,
+            State::Confirming
+        );
     }
     for _ in 0..2 {
-        let row = redemptions::settle(pool, &id, Some("C-1"), false).await.unwrap();
-        assert_eq!((row.state, row.points_deducted), (State::Success, points(200)));
+        let row = redemptions::settle(pool, &id, Some("C-1"), false)
+            .await
+            .unwrap();
+        assert_eq!(
+            (row.state, row.points_deducted),
+            (State::Success, points(200))
+        );
         assert_eq!(row.partner_detail.as_deref(), Some("C-1"));
     }
     let after = balance(pool, "A").await;
@@ -58,7 +68,9 @@ async fn reserve_confirm_settle_deducts_once_and_answers_once() {
     assert_eq!(changes.last().unwrap()["difference"], -200);
     assert_eq!(changes.len(), 2, "holding changes no total");
     // Asked to release a SUCCESS, the step answers SUCCESS.
-    let row = redemptions::release(pool, &id, FailureReason::Cancelled).await.unwrap();
+    let row = redemptions::release(pool, &id, FailureReason::Cancelled)
+        .await
+        .unwrap();
     assert_eq!(row.state, State::Success);
     assert_ledger_agrees(pool).await;
 }
@@ -67,12 +79,19 @@ async fn reserve_confirm_settle_deducts_once_and_answers_once() {
 async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without_a_hold() {
     let db = testing::database().await;
     let pool = &db.pool;
-    let poor = prepared(pool, "R1", 100, 101).await;
-    let row = redemptions::reserve(pool, &poor, TTL, true).await.unwrap();
-    assert_eq!((row.state, row.reason), (State::Failed, Some(FailureReason::InsufficientPoints)));
+    let penniless = prepared(pool, "R1", 100, 101).await;
+    let row = redemptions::reserve(pool, &penniless, TTL, true).await.unwrap();
+    assert_eq!(
+        (row.state, row.reason),
+        (State::Failed, Some(FailureReason::InsufficientPoints))
+    );
     post(pool, &[stay("more", "A", 5)]).await;
-    let row = redemptions::reserve(pool, &poor, TTL, true).await.unwrap();
-    assert_eq!(row.state, State::Failed, "a refusal is never evaluated again");
+    let row = redemptions::reserve(pool, &penniless, TTL, true).await.unwrap();
+    assert_eq!(
+        row.state,
+        State::Failed,
+        "a refusal is never evaluated again"
+    );
 
     let lost = prepared(pool, "R2", 100, 50).await;
     let row = redemptions::reserve(pool, &lost, TTL, false).await.unwrap();
@@ -80,12 +99,16 @@ async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without
 
     let taken_back = prepared(pool, "R3", 100, 50).await;
     cancel(pool, &taken_back).await;
-    let row = redemptions::reserve(pool, &taken_back, TTL, true).await.unwrap();
+    let row = redemptions::reserve(pool, &taken_back, TTL, true)
+        .await
+        .unwrap();
     assert_eq!(row.reason, Some(FailureReason::Cancelled));
 
     let nobody = request("R4", "nobody", 1);
     accept(pool, &nobody).await;
-    let row = redemptions::reserve(pool, &nobody.redeem_request_id, TTL, true).await.unwrap();
+    let row = redemptions::reserve(pool, &nobody.redeem_request_id, TTL, true)
+        .await
+        .unwrap();
     assert_eq!(row.reason, Some(FailureReason::InsufficientPoints));
     assert_eq!(balance(pool, "A").await.held, points(0));
     assert_eq!(outbox(pool, "redeem-confirmed").await.len(), 4);
@@ -98,7 +121,9 @@ async fn once_the_partner_may_know_only_its_word_frees_the_points() {
     let id = prepared(pool, "R1", 500, 200).await;
     redemptions::reserve(pool, &id, TTL, true).await.unwrap();
     redemptions::begin_confirm(pool, &id).await.unwrap();
-    let row = redemptions::release(pool, &id, FailureReason::PartnerTimeout).await.unwrap();
+    let row = redemptions::release(pool, &id, FailureReason::PartnerTimeout)
+        .await
+        .unwrap();
     assert_eq!(row.state, State::Confirming);
     assert_eq!(balance(pool, "A").await.held, points(200));
     // A callback said CONFIRMED, then the client's cancel was voided there: VOIDED is stronger.
@@ -107,9 +132,18 @@ async fn once_the_partner_may_know_only_its_word_frees_the_points() {
     let row = verdict(pool, &id, PartnerVerdict::Confirmed).await;
     assert_eq!(row.verdict, Some(PartnerVerdict::Voided));
     let row = redemptions::settle(pool, &id, None, true).await.unwrap();
-    assert_eq!(row.state, State::Confirming, "nothing is deducted for what was voided");
-    let row = redemptions::release(pool, &id, FailureReason::Cancelled).await.unwrap();
-    assert_eq!((row.state, row.reason), (State::Failed, Some(FailureReason::Cancelled)));
+    assert_eq!(
+        row.state,
+        State::Confirming,
+        "nothing is deducted for what was voided"
+    );
+    let row = redemptions::release(pool, &id, FailureReason::Cancelled)
+        .await
+        .unwrap();
+    assert_eq!(
+        (row.state, row.reason),
+        (State::Failed, Some(FailureReason::Cancelled))
+    );
     assert_eq!(balance(pool, "A").await.available, points(500));
 }
 
@@ -135,8 +169,13 @@ async fn a_cancel_before_the_partner_was_asked_keeps_it_from_being_asked() {
     let id = prepared(pool, "R1", 500, 200).await;
     redemptions::reserve(pool, &id, TTL, true).await.unwrap();
     cancel(pool, &id).await;
-    assert_eq!(redemptions::begin_confirm(pool, &id).await.unwrap().state, State::Reserved);
-    let row = redemptions::release(pool, &id, FailureReason::Cancelled).await.unwrap();
+    assert_eq!(
+        redemptions::begin_confirm(pool, &id).await.unwrap().state,
+        State::Reserved
+    );
+    let row = redemptions::release(pool, &id, FailureReason::Cancelled)
+        .await
+        .unwrap();
     assert_eq!(row.state, State::Failed);
     assert_eq!(balance(pool, "A").await.available, points(500));
 }
@@ -150,9 +189,18 @@ async fn the_same_request_is_one_and_another_body_is_a_conflict() {
     let other = request("R1", "A", 11);
     let fresh = request("R2", "A", 10);
     let batch = [one.clone(), one.clone(), other.clone(), fresh];
-    let answers =
-        redemptions::accept(&mut conn, &batch, redemptions::Origin::Kafka).await.unwrap();
-    assert_eq!(answers, [Accepted::New, Accepted::Same, Accepted::Conflict, Accepted::New]);
+    let answers = redemptions::accept(&mut conn, &batch, redemptions::Origin::Kafka)
+        .await
+        .unwrap();
+    assert_eq!(
+        answers,
+        [
+            Accepted::New,
+            Accepted::Same,
+            Accepted::Conflict,
+            Accepted::New
+        ]
+    );
     assert_eq!(accept(pool, &one).await, Accepted::Same);
     assert_eq!(accept(pool, &other).await, Accepted::Conflict);
 }
@@ -168,7 +216,10 @@ async fn fifty_at_once_never_hold_more_than_there_is() {
         accept(pool, &request).await;
         let pool = pool.clone();
         tasks.push(tokio::spawn(async move {
-            redemptions::reserve(&pool, &request.redeem_request_id, TTL, true).await.unwrap().state
+            redemptions::reserve(&pool, &request.redeem_request_id, TTL, true)
+                .await
+                .unwrap()
+                .state
         }));
     }
     let mut reserved = 0;
@@ -201,8 +252,12 @@ async fn no_order_of_steps_breaks_a_promise() {
                 4 => redemptions::await_callback(pool, &id).await.unwrap(),
                 5 => verdict(pool, &id, PartnerVerdict::Refused).await,
                 6 => verdict(pool, &id, PartnerVerdict::Voided).await,
-                7 => redemptions::settle(pool, &id, None, random.random_bool(0.5)).await.unwrap(),
-                8 => redemptions::release(pool, &id, FailureReason::PartnerTimeout).await.unwrap(),
+                7 => redemptions::settle(pool, &id, None, random.random_bool(0.5))
+                    .await
+                    .unwrap(),
+                8 => redemptions::release(pool, &id, FailureReason::PartnerTimeout)
+                    .await
+                    .unwrap(),
                 _ => cancel(pool, &id).await,
             };
             if let Some(state) = ended {
@@ -226,5 +281,8 @@ async fn no_order_of_steps_breaks_a_promise() {
     .fetch_one(pool)
     .await
     .unwrap();
-    assert_eq!(held, expected, "a point is held for each redemption under way, and no other");
+    assert_eq!(
+        held, expected,
+        "a point is held for each redemption under way, and no other"
+    );
 }

@@ -69,15 +69,19 @@ pub fn spend(event: &str, who: &str, amount: u32) -> Award {
 
 pub async fn post(pool: &PgPool, awards: &[Award]) -> Vec<Posting> {
     let mut tx = ledger::begin(pool).await.unwrap();
-    let postings =
-        ledger::post_awards(&mut tx, &programme(), "award/test/0/0-0", awards).await.unwrap();
+    let postings = ledger::post_awards(&mut tx, &programme(), "award/test/0/0-0", awards)
+        .await
+        .unwrap();
     ledger::commit(tx).await.unwrap();
     postings
 }
 
 pub async fn balance(pool: &PgPool, who: &str) -> Balance {
     let mut conn = pool.acquire().await.unwrap();
-    ledger::balance(&mut conn, &customer(who)).await.unwrap().expect("the customer has an account")
+    ledger::balance(&mut conn, &customer(who))
+        .await
+        .unwrap()
+        .expect("the customer has an account")
 }
 
 pub fn request(id: &str, who: &str, asked: i64) -> RedeemRequest {
@@ -106,12 +110,18 @@ pub async fn outbox(pool: &PgPool, topic: &str) -> Vec<serde_json::Value> {
             .fetch_all(pool)
             .await
             .unwrap();
-    rows.into_iter().map(|(body,)| serde_json::from_slice(&body).unwrap()).collect()
+    rows.into_iter()
+        .map(|(body,)| serde_json::from_slice(&body).unwrap())
+        .collect()
 }
 
 /// Everything that must be true of the ledger is.
 pub async fn assert_ledger_agrees(pool: &PgPool) {
     for check in store::verify::verify(pool).await.unwrap() {
-        assert_eq!(check.violations, 0, "{}: {:?}", check.property, check.examples);
+        assert_eq!(
+            check.violations, 0,
+            "{}: {:?}",
+            check.property, check.examples
+        );
     }
 }

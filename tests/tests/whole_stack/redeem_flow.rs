@@ -24,7 +24,10 @@ fn assert_failed(view: &RedemptionView, reason: FailureReason) {
 async fn confirmed() {
     let bench = RedeemBench::new(mode("confirm")).await;
     let view = bench.redeem("R1", 200, SHORT).await;
-    assert_eq!((view.state, view.points_deducted.get()), (State::Success, 200));
+    assert_eq!(
+        (view.state, view.points_deducted.get()),
+        (State::Success, 200)
+    );
     assert_eq!(view.balance_after.map(i64::from), Some(800));
     bench.assert_promises("confirmed").await;
 }
@@ -41,11 +44,17 @@ async fn refused_by_the_partner() {
 #[tokio::test]
 async fn not_enough_points_and_the_same_request_twice() {
     let bench = RedeemBench::new(mode("confirm")).await;
-    assert_failed(&bench.redeem("R1", 1_001, SHORT).await, FailureReason::InsufficientPoints);
+    assert_failed(
+        &bench.redeem("R1", 1_001, SHORT).await,
+        FailureReason::InsufficientPoints,
+    );
     assert_eq!(bench.redeem("R2", 600, SHORT).await.state, State::Success);
     // The same request again runs the flow again; the row answers, nothing happens twice.
     assert_eq!(bench.redeem("R2", 600, SHORT).await.state, State::Success);
-    assert_failed(&bench.redeem("R3", 600, SHORT).await, FailureReason::InsufficientPoints);
+    assert_failed(
+        &bench.redeem("R3", 600, SHORT).await,
+        FailureReason::InsufficientPoints,
+    );
     bench.assert_promises("twice").await;
 }
 
@@ -54,7 +63,11 @@ async fn the_answer_is_lost_but_the_partner_did_confirm() {
     let bench = RedeemBench::new(json!({ "mode": "answer-lost", "times": 2 })).await;
     assert_eq!(bench.redeem("R1", 200, SHORT).await.state, State::Success);
     bench.tell_partner(mode("answer-lost-forever")).await;
-    assert_eq!(bench.redeem("R2", 200, SHORT).await.state, State::Success, "asked for its status");
+    assert_eq!(
+        bench.redeem("R2", 200, SHORT).await.state,
+        State::Success,
+        "asked for its status"
+    );
     bench.assert_promises("answer lost").await;
 }
 
@@ -78,20 +91,38 @@ async fn a_partner_that_fails_for_a_while_is_asked_again() {
 #[tokio::test]
 async fn a_promised_callback_that_never_comes_ends_by_void_or_status() {
     let bench = RedeemBench::new(mode("pending-silent")).await;
-    let limits = RedeemLimits { callback_within_ms: 500, ..SHORT };
-    assert_failed(&bench.redeem("R1", 100, limits).await, FailureReason::PartnerTimeout);
-    bench.tell_partner(json!({ "mode": "pending-callback-lost", "callbackDelayMs": 100 })).await;
+    let limits = RedeemLimits {
+        callback_within_ms: 500,
+        ..SHORT
+    };
+    assert_failed(
+        &bench.redeem("R1", 100, limits).await,
+        FailureReason::PartnerTimeout,
+    );
+    bench
+        .tell_partner(json!({ "mode": "pending-callback-lost", "callbackDelayMs": 100 }))
+        .await;
     assert_eq!(bench.redeem("R2", 100, limits).await.state, State::Success);
     bench.tell_partner(mode("not-voidable")).await;
-    assert_eq!(bench.redeem("R3", 100, limits).await.state, State::Success, "it cannot be undone");
+    assert_eq!(
+        bench.redeem("R3", 100, limits).await.state,
+        State::Success,
+        "it cannot be undone"
+    );
     bench.assert_promises("no callback").await;
 }
 
 #[tokio::test]
 async fn a_hold_whose_time_is_up_is_voided() {
     let bench = RedeemBench::new(mode("pending-silent")).await;
-    let limits = RedeemLimits { hold_ttl_ms: 600, ..SHORT };
-    assert_failed(&bench.redeem("R1", 100, limits).await, FailureReason::HoldExpired);
+    let limits = RedeemLimits {
+        hold_ttl_ms: 600,
+        ..SHORT
+    };
+    assert_failed(
+        &bench.redeem("R1", 100, limits).await,
+        FailureReason::HoldExpired,
+    );
     bench.assert_promises("hold expired").await;
 }
 
@@ -100,19 +131,41 @@ async fn a_callback_wakes_the_flow() {
     use domain::redemption::PartnerVerdict;
     use temporalio_client::WorkflowSignalOptions;
     let bench = RedeemBench::new(mode("pending-silent")).await;
-    for (id, verdict) in [("R1", PartnerVerdict::Confirmed), ("R2", PartnerVerdict::Refused)] {
-        let handle = bench.start(id, 100, RedeemLimits { callback_within_ms: 30_000, ..SHORT }).await;
-        let row = bench.row_until(id, |row| row.state == State::AwaitingCallback).await;
+    for (id, verdict) in [
+        ("R1", PartnerVerdict::Confirmed),
+        ("R2", PartnerVerdict::Refused),
+    ] {
+        let handle = bench
+            .start(
+                id,
+                100,
+                RedeemLimits {
+                    callback_within_ms: 30_000,
+                    ..SHORT
+                },
+            )
+            .await;
+        let row = bench
+            .row_until(id, |row| row.state == State::AwaitingCallback)
+            .await;
         let mut conn = bench.pool().acquire().await.unwrap();
         store::callbacks::answer_partner(&mut conn, &row.callback_id.unwrap(), verdict, None)
             .await
             .unwrap();
         handle
-            .signal(workflows::Redeem::partner_called_back, (), WorkflowSignalOptions::default())
+            .signal(
+                workflows::Redeem::partner_called_back,
+                (),
+                WorkflowSignalOptions::default(),
+            )
             .await
             .unwrap();
         let view = bench.end(&handle).await;
-        let expected = if verdict == PartnerVerdict::Confirmed { State::Success } else { State::Failed };
+        let expected = if verdict == PartnerVerdict::Confirmed {
+            State::Success
+        } else {
+            State::Failed
+        };
         assert_eq!(view.state, expected);
     }
 }
@@ -120,8 +173,19 @@ async fn a_callback_wakes_the_flow() {
 #[tokio::test]
 async fn a_callback_that_was_stored_but_never_signalled_is_read_before_giving_up() {
     let bench = RedeemBench::new(mode("pending-silent")).await;
-    let handle = bench.start("R1", 100, RedeemLimits { callback_within_ms: 800, ..SHORT }).await;
-    let row = bench.row_until("R1", |row| row.state == State::AwaitingCallback).await;
+    let handle = bench
+        .start(
+            "R1",
+            100,
+            RedeemLimits {
+                callback_within_ms: 800,
+                ..SHORT
+            },
+        )
+        .await;
+    let row = bench
+        .row_until("R1", |row| row.state == State::AwaitingCallback)
+        .await;
     let mut conn = bench.pool().acquire().await.unwrap();
     let confirmed = domain::redemption::PartnerVerdict::Confirmed;
     store::callbacks::answer_partner(&mut conn, &row.callback_id.unwrap(), confirmed, None)
@@ -134,7 +198,14 @@ async fn a_callback_that_was_stored_but_never_signalled_is_read_before_giving_up
 /// wins, points and goods agree.
 #[tokio::test]
 async fn a_cancel_inside_every_step() {
-    let partners = ["confirm", "slow", "pending-silent", "silent", "not-voidable", "refuse"];
+    let partners = [
+        "confirm",
+        "slow",
+        "pending-silent",
+        "silent",
+        "not-voidable",
+        "refuse",
+    ];
     let moments_ms = [0, 5, 15, 40, 120, 400];
     for partner in partners {
         let bench = RedeemBench::new(json!({ "mode": partner, "delayMs": 300 })).await;
@@ -158,10 +229,25 @@ async fn a_cancel_inside_every_step() {
 #[tokio::test]
 async fn a_cancel_from_the_web_ui_compensates() {
     let bench = RedeemBench::new(mode("pending-silent")).await;
-    let handle = bench.start("R1", 100, RedeemLimits { callback_within_ms: 30_000, ..SHORT }).await;
-    bench.row_until("R1", |row| row.state == State::AwaitingCallback).await;
+    let handle = bench
+        .start(
+            "R1",
+            100,
+            RedeemLimits {
+                callback_within_ms: 30_000,
+                ..SHORT
+            },
+        )
+        .await;
+    bench
+        .row_until("R1", |row| row.state == State::AwaitingCallback)
+        .await;
     handle
-        .cancel(WorkflowCancelOptions::builder().reason("an operator's wish").build())
+        .cancel(
+            WorkflowCancelOptions::builder()
+                .reason("an operator's wish")
+                .build(),
+        )
         .await
         .unwrap();
     assert_failed(&bench.end(&handle).await, FailureReason::Cancelled);
@@ -175,7 +261,15 @@ async fn every_step_fails_in_turn() {
     let stories: [(&'static str, &[&'static str]); 3] = [
         ("confirm", &["reserve", "confirm-with-partner", "settle"]),
         ("refuse", &["reserve", "confirm-with-partner", "release"]),
-        ("pending-silent", &["read-redemption", "ask-partner-status", "void-at-partner", "release"]),
+        (
+            "pending-silent",
+            &[
+                "read-redemption",
+                "ask-partner-status",
+                "void-at-partner",
+                "release",
+            ],
+        ),
     ];
     let mut runs = Vec::new();
     for (partner, steps) in stories {
@@ -186,7 +280,10 @@ async fn every_step_fails_in_turn() {
                         let context = format!("{partner}, {step} fails {times} times {when:?}");
                         let bench = RedeemBench::new(mode(partner)).await;
                         bench.faults.set(Fault { step, when, times });
-                        let limits = RedeemLimits { callback_within_ms: 300, ..SHORT };
+                        let limits = RedeemLimits {
+                            callback_within_ms: 300,
+                            ..SHORT
+                        };
                         let view = bench.redeem("R1", 200, limits).await;
                         assert!(view.state.is_final(), "{context}: {view:?}");
                         let attempts = bench.faults.attempts(step);
@@ -204,10 +301,6 @@ async fn every_step_fails_in_turn() {
         }
     }
     // Eight at a time: each has a worker, a partner and a database of its own.
-    futures::stream::StreamExt::for_each_concurrent(
-        futures::stream::iter(runs),
-        8,
-        |run| run,
-    )
-    .await;
+    futures::stream::StreamExt::for_each_concurrent(futures::stream::iter(runs), 8, |run| run)
+        .await;
 }

@@ -18,7 +18,10 @@ async fn acknowledged() {
     bench.acknowledge(&handle, true).await;
     let result = bench.end(&handle).await;
     assert_eq!(result.outcome, TierOutcome::Acknowledged);
-    assert_eq!(bench.recorded().await, ("SILVER".into(), vec![(Some("ACKNOWLEDGED".into()), true)]));
+    assert_eq!(
+        bench.recorded().await,
+        ("SILVER".into(), vec![(Some("ACKNOWLEDGED".into()), true)])
+    );
     let event = &bench.events().await[0];
     assert_eq!(event["previousTier"], "BRONZE");
     assert_eq!(event["newTier"], "SILVER");
@@ -30,7 +33,10 @@ async fn below_the_threshold_it_ends_early_without_writes() {
     let bench = TierBench::new(499).await;
     let handle = bench.start(LONG).await;
     assert_eq!(bench.end(&handle).await.outcome, TierOutcome::NotDue);
-    assert_eq!(bench.recorded().await, ("BRONZE".into(), vec![(Some("NOT_DUE".into()), false)]));
+    assert_eq!(
+        bench.recorded().await,
+        ("BRONZE".into(), vec![(Some("NOT_DUE".into()), false)])
+    );
     assert!(bench.events().await.is_empty());
     assert_eq!(bench.faults.attempts("gather-context"), 0);
     let (written,): (i64,) = sqlx::query_as(
@@ -47,16 +53,31 @@ async fn below_the_threshold_it_ends_early_without_writes() {
 async fn a_missing_or_failed_acknowledgement_keeps_the_tier() {
     let bench = TierBench::new(1_600).await;
     let handle = bench.start(Duration::from_millis(300)).await;
-    assert_eq!(bench.end(&handle).await.outcome, TierOutcome::NotAcknowledged);
-    assert_eq!(bench.recorded().await, ("GOLD".into(), vec![(Some("NOT_ACKNOWLEDGED".into()), false)]));
+    assert_eq!(
+        bench.end(&handle).await.outcome,
+        TierOutcome::NotAcknowledged
+    );
+    assert_eq!(
+        bench.recorded().await,
+        (
+            "GOLD".into(),
+            vec![(Some("NOT_ACKNOWLEDGED".into()), false)]
+        )
+    );
 
     let bench = TierBench::new(1_600).await;
     let handle = bench.start(LONG).await;
     bench.acknowledge(&handle, false).await;
-    assert_eq!(bench.end(&handle).await.outcome, TierOutcome::NotificationFailed);
+    assert_eq!(
+        bench.end(&handle).await.outcome,
+        TierOutcome::NotificationFailed
+    );
     assert_eq!(
         bench.recorded().await,
-        ("GOLD".into(), vec![(Some("NOTIFICATION_FAILED".into()), false)])
+        (
+            "GOLD".into(),
+            vec![(Some("NOTIFICATION_FAILED".into()), false)]
+        )
     );
 }
 
@@ -64,7 +85,9 @@ async fn a_missing_or_failed_acknowledgement_keeps_the_tier() {
 async fn unreachable_services_are_gone_without_and_named() {
     let bench = TierBench::new(600).await;
     for service in ["product", "order"] {
-        bench.tell_service(service, json!({ "mode": "error" })).await;
+        bench
+            .tell_service(service, json!({ "mode": "error" }))
+            .await;
     }
     let handle = bench.start(LONG).await;
     bench.acknowledge(&handle, true).await;
@@ -77,7 +100,9 @@ async fn unreachable_services_are_gone_without_and_named() {
 #[tokio::test]
 async fn another_change_of_the_tier_stops_it_and_closing_looks_again() {
     let bench = TierBench::new(1_600).await;
-    bench.tell_service("product", json!({ "mode": "slow", "delayMs": 400 })).await;
+    bench
+        .tell_service("product", json!({ "mode": "slow", "delayMs": 400 }))
+        .await;
     let handle = bench.start(LONG).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     sqlx::query("UPDATE customers SET tier = 'SILVER', tier_version = tier_version + 1")
@@ -88,7 +113,10 @@ async fn another_change_of_the_tier_stops_it_and_closing_looks_again() {
     assert!(bench.events().await.is_empty());
     assert_eq!(
         bench.recorded().await,
-        ("SILVER".into(), vec![(Some("CONFLICT".into()), false), (None, false)]),
+        (
+            "SILVER".into(),
+            vec![(Some("CONFLICT".into()), false), (None, false)]
+        ),
         "gold is still due, so the next order is open"
     );
     bench.tell_service("product", json!({ "mode": "ok" })).await;
@@ -132,5 +160,6 @@ async fn every_step_fails_in_turn() {
             }
         }
     }
-    futures::stream::StreamExt::for_each_concurrent(futures::stream::iter(runs), 8, |run| run).await;
+    futures::stream::StreamExt::for_each_concurrent(futures::stream::iter(runs), 8, |run| run)
+        .await;
 }

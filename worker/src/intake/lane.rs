@@ -36,6 +36,7 @@ pub struct Lane {
     waiting: VecDeque<Record>,
     waiting_bytes: usize,
     in_flight: bool,
+    in_line: bool,
     paused: bool,
     next_offset: Option<i64>,
 }
@@ -49,6 +50,7 @@ impl Lane {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             in_flight: false,
+            in_line: false,
             paused: false,
             next_offset: None,
         }
@@ -77,8 +79,17 @@ impl Lane {
         Flow::Unchanged
     }
 
+    /// Gets in line for a batch. Yes when it had to: something waits, nothing is in flight, and
+    /// it is not in line already.
+    pub fn get_in_line(&mut self) -> bool {
+        let gets = !self.in_line && !self.in_flight && !self.waiting.is_empty();
+        self.in_line |= gets;
+        gets
+    }
+
     /// Cuts the next batch, if one may go: whatever waits, up to the limits, without delay.
     pub fn next_batch(&mut self) -> Option<Vec<Record>> {
+        self.in_line = false;
         if self.in_flight || self.waiting.is_empty() {
             return None;
         }
@@ -151,6 +162,21 @@ mod tests {
         assert_eq!(offsets(lane.next_batch()), [2, 3, 5], "up to the limit");
         assert_eq!(lane.complete(1, 5), Some(6));
         assert_eq!(offsets(lane.next_batch()), [6]);
+    }
+
+    #[test]
+    fn a_lane_is_in_line_once_and_not_while_a_batch_is_in_flight() {
+        let mut lane = Lane::new(1, LIMITS);
+        assert!(!lane.get_in_line(), "nothing waits");
+        lane.push(record(1));
+        assert!(lane.get_in_line());
+        lane.push(record(2));
+        assert!(!lane.get_in_line(), "it is in line");
+        assert_eq!(offsets(lane.next_batch()), [1, 2]);
+        lane.push(record(3));
+        assert!(!lane.get_in_line(), "one is in flight");
+        lane.complete(1, 2);
+        assert!(lane.get_in_line());
     }
 
     #[test]

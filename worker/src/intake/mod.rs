@@ -10,7 +10,7 @@ mod lane;
 mod redeeming;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +25,10 @@ use rdkafka::{
     message::BorrowedMessage,
     topic_partition_list::{Offset, TopicPartitionList},
 };
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use assignment::{Assignment, Change};
@@ -56,6 +59,9 @@ pub struct Intake {
     pub redeeming: Redeeming,
     /// How large batches may be.
     pub limits: BatchLimits,
+    /// How many award batches may be in flight over all partitions. More of them only wait for
+    /// each other's customers.
+    pub awards_at_a_time: usize,
     /// Told whether messages can come in.
     pub health: Arc<IntakeHealth>,
 }
@@ -79,6 +85,10 @@ struct Run {
     consumer: StreamConsumer<Assignment>,
     lanes: HashMap<Arc<str>, BTreeMap<i32, AssignedLane>>,
     in_flight: JoinSet<Done>,
+    /// Free places for award batches.
+    places: Arc<Semaphore>,
+    /// Partitions whose next award batch waits for its turn, first come first served.
+    line: VecDeque<(Arc<str>, i32)>,
     epoch: u64,
     commit_again: bool,
 }
@@ -94,10 +104,12 @@ impl Intake {
         let consumer: StreamConsumer<Assignment> = self.kafka.intake_consumer(assignment)?;
         consumer.subscribe(&topic::ALL)?;
         let mut run = Run {
+            places: Arc::new(Semaphore::new(self.awards_at_a_time)),
             intake: self,
             consumer,
             lanes: HashMap::new(),
             in_flight: JoinSet::new(),
+            line: VecDeque::new(),
             epoch: 0,
             commit_again: false,
         };
@@ -126,6 +138,7 @@ impl Run {
                         // Its partition was revoked.
                         Err(_) => {}
                     }
+                    self.dispatch_line();
                 }
                 received = self.consumer.recv() => {
                     let received = received.map(|message| self.copy(&message));
@@ -148,11 +161,31 @@ impl Run {
         // Only now, so that what came together goes together.
         let ready: Vec<(Arc<str>, i32)> = self
             .lanes
-            .iter()
-            .flat_map(|(topic, lanes)| lanes.keys().map(|p| (Arc::clone(topic), *p)))
+            .iter_mut()
+            .flat_map(|(topic, lanes)| lanes.iter_mut().map(move |(p, a)| (topic, *p, a)))
+            .filter_map(|(topic, p, a)| a.lane.get_in_line().then(|| (Arc::clone(topic), p)))
             .collect();
         for (topic, partition) in ready {
-            self.dispatch(&topic, partition);
+            self.line_up(topic, partition);
+        }
+        self.dispatch_line();
+    }
+
+    /// Requests to redeem go at once: they must not wait behind awards that Temporal's absence
+    /// holds up. Award batches wait for their turn.
+    fn line_up(&mut self, topic: Arc<str>, partition: i32) {
+        if *topic == *topic::REDEEM_EVENTS {
+            self.dispatch(&topic, partition, None);
+        } else {
+            self.line.push_back((topic, partition));
+        }
+    }
+
+    fn dispatch_line(&mut self) {
+        while !self.line.is_empty() {
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
+            let Some((topic, partition)) = self.line.pop_front() else { return };
+            self.dispatch(&topic, partition, Some(place));
         }
     }
 
@@ -229,8 +262,14 @@ impl Run {
         }
     }
 
-    /// Sends the partition's next batch off, if there is one and none is in flight.
-    fn dispatch(&mut self, topic: &Arc<str>, partition: i32) {
+    /// Sends the partition's next batch off, if there is one and none is in flight. An award batch
+    /// keeps its place until it ends, whichever way.
+    fn dispatch(
+        &mut self,
+        topic: &Arc<str>,
+        partition: i32,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
         let Some(assigned) =
             self.lanes.get_mut(topic).and_then(|lanes| lanes.get_mut(&partition))
         else {
@@ -249,10 +288,9 @@ impl Run {
         let buffer = Arc::clone(&self.intake.buffer);
         let redeeming = self.intake.redeeming.clone();
         let running = self.in_flight.spawn(async move {
-            if *done.topic == *topic::REDEEM_EVENTS {
-                redeeming.accept(records).await;
-            } else {
-                awarding::award(flows, buffer, records).await;
+            match place {
+                Some(_place) => awarding::award(flows, buffer, records).await,
+                None => redeeming.accept(records).await,
             }
             done
         });
@@ -267,7 +305,11 @@ impl Run {
         self.follow_changes();
         if let Some(offset) = self.finish(done) {
             self.commit(&[(&done.topic, done.partition, offset)], CommitMode::Async);
-            self.dispatch(&done.topic, done.partition);
+            let lanes = self.lanes.get_mut(&done.topic);
+            let assigned = lanes.and_then(|lanes| lanes.get_mut(&done.partition));
+            if assigned.is_some_and(|assigned| assigned.lane.get_in_line()) {
+                self.line_up(Arc::clone(&done.topic), done.partition);
+            }
         }
     }
 

@@ -1,0 +1,74 @@
+//! What those who run it ask: is it alive, is it ready, how does it do.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{App, readiness::Ready};
+
+/// The process runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Live {
+    /// Always `live`.
+    status: &'static str,
+}
+
+/// Says that the process runs.
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "operations",
+    responses((status = 200, description = "It runs", body = Live))
+)]
+pub(super) async fn live() -> Json<Live> {
+    Json(Live { status: "live" })
+}
+
+/// Says whether the process can take requests.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "operations",
+    responses(
+        (status = 200, description = "It can", body = Ready),
+        (status = 503, description = "It cannot, and what is missing", body = Ready)
+    )
+)]
+pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Ready>) {
+    let ready = app.readiness.look(&app).await;
+    let status = if ready.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(ready))
+}
+
+/// Shows the metrics, in Prometheus' format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let pool = &app.pool;
+    metrics::gauge!("meed_database_connections").set(f64::from(pool.size()));
+    let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+    metrics::gauge!("meed_database_connections_idle").set(f64::from(idle));
+    let text = app
+        .metrics
+        .as_ref()
+        .map(metrics_exporter_prometheus::PrometheusHandle::render);
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        text.unwrap_or_default(),
+    )
+}

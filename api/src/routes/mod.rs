@@ -1,0 +1,98 @@
+//! The routes, each under its description.
+
+mod callbacks;
+mod dev;
+mod health;
+mod partner_callbacks;
+mod redeem;
+mod rewards;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+};
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+use utoipa::{OpenApi, openapi};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::{
+    App,
+    body::BODY_MAX_BYTES,
+    error::{ApiError, Thing},
+    observe::observe,
+    openapi::Document,
+};
+
+/// How much longer than the longest wait a request may take.
+const BEYOND_WAIT: Duration = Duration::from_secs(10);
+
+/// All routes with their descriptions; those of the dev profile only when they are asked for.
+fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
+    let routes = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(redeem::redeem))
+        .routes(routes!(redeem::read))
+        .routes(routes!(redeem::cancel))
+        .routes(routes!(rewards::read))
+        .routes(routes!(callbacks::success))
+        .routes(routes!(callbacks::failure))
+        .routes(routes!(partner_callbacks::answer))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(dev::jwks));
+    let routes = if dev {
+        routes.routes(routes!(dev::get_token, dev::post_token))
+    } else {
+        routes
+    };
+    routes.split_for_parts()
+}
+
+/// The description of the API, without what only the dev profile has.
+pub fn document() -> openapi::OpenApi {
+    described(false).1
+}
+
+/// The whole API.
+pub fn router(app: Arc<App>) -> Router {
+    let (routes, document) = described(app.dev_issuer.is_some());
+    let documentation = SwaggerUi::new("/docs")
+        .url("/openapi.json", document)
+        .config(
+            Config::default()
+                .persist_authorization(true)
+                .try_it_out_enabled(true),
+        );
+    let longest = Duration::from_secs(app.settings.api.max_wait_seconds) + BEYOND_WAIT;
+    routes
+        .merge(documentation)
+        .fallback(async || ApiError::NotFound(Thing::Route))
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            longest,
+        ))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(observe))
+        .with_state(app)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the layer hands the panic over"
+)]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic");
+    ApiError::Internal(said.to_owned()).into_response()
+}

@@ -1,0 +1,479 @@
+//! Redeeming: accepted here, done by the flow. The balance is looked at first, and the row, the
+//! idempotency key and the audit record are one transaction; then the flow is started, and a start
+//! that is in doubt is repeated by others, so it never fails the request.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use chrono::{DateTime, Utc};
+use domain::{
+    Points, RedeemRequestId,
+    command::RedeemRequest,
+    inbound::{self, UnknownFields},
+    redemption::{FailureReason, RedemptionState},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use store::{
+    Transaction, audit, ledger,
+    redemptions::{self, Accepted, Origin as Road, Redemption},
+};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    App,
+    auth::{Caller, Identity, RewardsRedeem},
+    body::JsonBody,
+    error::{ApiError, ProblemDocument, Thing},
+    flows::Signal,
+    idempotency::{self, Claim, Reply},
+    parameters::{IdempotencyKey, Origin, Parameters},
+    waiting,
+};
+
+/// What a client asks for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = RedeemRequest, example = json!({
+    "redeemRequestId": "R-1001", "customerId": "C-42", "requestedPoints": 250,
+    "merchantContext": { "merchantId": "M1", "orderId": "ORD-77" },
+    "timestamp": "2026-03-14T12:00:00Z"
+}))]
+#[expect(dead_code, reason = "it describes what `domain::inbound` reads")]
+pub(super) struct RedeemBody {
+    /// The client's id of the redemption; the same id and body is the same redemption.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^/]+$")]
+    redeem_request_id: String,
+    /// Whose points.
+    #[schema(min_length = 1, max_length = 128)]
+    customer_id: String,
+    /// How many points.
+    #[schema(minimum = 1)]
+    requested_points: i64,
+    /// Where and for what.
+    merchant_context: MerchantContext,
+    /// When it was asked for; now, when it is left out.
+    timestamp: Option<DateTime<Utc>>,
+}
+
+/// The merchant and its order.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct MerchantContext {
+    /// The merchant.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[^/]+$")]
+    merchant_id: String,
+    /// The order there.
+    #[schema(min_length = 1, max_length = 128)]
+    order_id: String,
+}
+
+/// A redemption that is under way.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RedeemAccepted {
+    /// The client's id of it.
+    redeem_request_id: String,
+    /// Where it stands.
+    #[schema(value_type = Status)]
+    status: RedemptionState,
+}
+
+/// A redemption.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Redemption, example = json!({
+    "redeemRequestId": "R-1001", "customerId": "C-42", "status": "SUCCESS", "pointsDeducted": 250,
+    "balanceAfter": 750, "merchantContext": { "merchantId": "M1", "orderId": "ORD-77" },
+    "createdAt": "2026-03-14T12:00:00Z", "updatedAt": "2026-03-14T12:00:01Z"
+}))]
+pub(super) struct RedemptionBody {
+    /// The client's id of it.
+    redeem_request_id: String,
+    /// Whose points.
+    customer_id: String,
+    /// Where it stands.
+    #[schema(value_type = Status)]
+    status: RedemptionState,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Reason>)]
+    reason: Option<FailureReason>,
+    /// Points deducted; none before SUCCESS.
+    #[schema(value_type = i64)]
+    points_deducted: Points,
+    /// The available balance when it ended.
+    #[schema(value_type = Option<i64>)]
+    balance_after: Option<Points>,
+    /// Where and for what.
+    merchant_context: MerchantContext,
+    /// When it was accepted.
+    created_at: DateTime<Utc>,
+    /// When it last changed.
+    updated_at: DateTime<Utc>,
+}
+
+/// Where a redemption stands. SUCCESS and FAILED are final.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(
+    dead_code,
+    reason = "it describes `domain::redemption::RedemptionState`"
+)]
+pub(super) enum Status {
+    Queued,
+    Reserved,
+    Confirming,
+    AwaitingCallback,
+    Success,
+    Failed,
+}
+
+/// Why a redemption failed; nothing was deducted.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(dead_code, reason = "it describes `domain::redemption::FailureReason`")]
+pub(super) enum Reason {
+    InsufficientPoints,
+    PartnerRefused,
+    PartnerTimeout,
+    Cancelled,
+    HoldExpired,
+    UnknownMerchant,
+}
+
+impl From<&Redemption> for RedeemAccepted {
+    fn from(row: &Redemption) -> Self {
+        Self {
+            redeem_request_id: row.redeem_request_id.to_string(),
+            status: row.state,
+        }
+    }
+}
+
+impl From<Redemption> for RedemptionBody {
+    fn from(row: Redemption) -> Self {
+        Self {
+            redeem_request_id: row.redeem_request_id.to_string(),
+            customer_id: row.customer_id.to_string(),
+            status: row.state,
+            reason: row.reason,
+            points_deducted: row.points_deducted,
+            balance_after: row.balance_after,
+            merchant_context: MerchantContext {
+                merchant_id: row.merchant_id.to_string(),
+                order_id: row.order_id.to_string(),
+            },
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+fn location(id: &RedeemRequestId) -> String {
+    let mut location = String::from("/api/v1/redeem/");
+    for byte in id.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            location.push(char::from(byte));
+        } else {
+            use std::fmt::Write;
+            let _ = write!(location, "%{byte:02X}");
+        }
+    }
+    location
+}
+
+fn accepted(row: &Redemption) -> Reply {
+    let at = location(&row.redeem_request_id);
+    Reply::new(StatusCode::ACCEPTED, &RedeemAccepted::from(row), Some(at))
+}
+
+/// Redeems points at a merchant.
+///
+/// The answer comes at once, with the state as it is; `Location` leads to the redemption.
+#[utoipa::path(
+    post,
+    path = "/api/v1/redeem",
+    tag = "redeem",
+    security(("token" = ["rewards.redeem"])),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
+        description = "The client's own key for this request")),
+    request_body(content = RedeemBody, content_type = "application/json"),
+    responses(
+        (status = 202, description = "Accepted", body = RedeemAccepted,
+            headers(("Location" = String, description = "The redemption"))),
+        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "INSUFFICIENT_POINTS, CONFLICTING_REQUEST or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn redeem(
+    State(app): State<Arc<App>>,
+    caller: Caller<RewardsRedeem>,
+    origin: Origin,
+    key: IdempotencyKey,
+    JsonBody(body): JsonBody,
+) -> Result<Reply, ApiError> {
+    let request = inbound::read_redeem(&body, Utc::now(), UnknownFields::Refuse)?;
+    let identity = caller.identity;
+    if !identity.reaches_merchant(&request.merchant_id) {
+        return Err(ApiError::MerchantNotAllowed);
+    }
+    if !identity.reaches_customer(&request.customer_id) {
+        return Err(ApiError::CustomerNotAllowed);
+    }
+    let keyed = idempotency::Request::new(&identity, "POST /api/v1/redeem", key, "", &body);
+    let (tx, turn) = match idempotency::claim(&app, &keyed).await? {
+        Claim::Do(tx, turn) => (tx, turn),
+        Claim::Answered(reply) => return Ok(reply),
+    };
+    // A client that hangs up must not leave the key without its answer.
+    detached(async move {
+        let _turn = turn;
+        let tx = match accept(tx, &request, &identity, &origin).await? {
+            Ok(tx) => tx,
+            Err((tx, refusal)) => {
+                let reply = Reply::problem(&refusal);
+                idempotency::finish_in(tx, &keyed, &reply).await?;
+                return Ok(reply);
+            }
+        };
+        let changes = app.outcomes.listen();
+        ledger::commit(tx).await?;
+        let row = start_and_wait(&app, &request, changes).await?;
+        let reply = accepted(&row);
+        idempotency::finish(&app, &keyed, &reply).await;
+        Ok(reply)
+    })
+    .await
+}
+
+/// Writes the redemption's row and the audit record, unless it is refused or there already.
+async fn accept(
+    mut tx: Transaction,
+    request: &RedeemRequest,
+    identity: &Identity,
+    origin: &Origin,
+) -> Result<Result<Transaction, (Transaction, ApiError)>, ApiError> {
+    let is_known = redemptions::find(&mut tx, &request.redeem_request_id)
+        .await?
+        .is_some();
+    if !is_known
+        && !redemptions::could_afford(&mut tx, &request.customer_id, request.points).await?
+    {
+        return Ok(Err((tx, ApiError::InsufficientPoints)));
+    }
+    let accepted = redemptions::accept(&mut tx, std::slice::from_ref(request), Road::Http).await?;
+    match accepted.first() {
+        Some(Accepted::Conflict) => return Ok(Err((tx, ApiError::ConflictingRequest))),
+        Some(Accepted::New) => {
+            let change = audit::Change {
+                actor: &identity.client(),
+                action: "redeem.request",
+                subject: request.redeem_request_id.as_str(),
+                request_id: &origin.request_id,
+                address: origin.address.as_deref(),
+                detail: json!({
+                    "customerId": request.customer_id,
+                    "merchantId": request.merchant_id,
+                    "orderId": request.order_id,
+                    "points": request.points,
+                }),
+            };
+            audit::write(&mut tx, &change).await?;
+        }
+        Some(Accepted::Same) | None => {}
+    }
+    Ok(Ok(tx))
+}
+
+/// Starts the flow and waits a little for its first step; the start may take longer than that.
+async fn start_and_wait(
+    app: &Arc<App>,
+    request: &RedeemRequest,
+    changes: tokio::sync::broadcast::Receiver<RedeemRequestId>,
+) -> Result<Redemption, ApiError> {
+    let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
+    let starting = Arc::clone(app);
+    let start = request.clone();
+    tokio::spawn(async move {
+        let RedeemRequest {
+            redeem_request_id: id,
+            customer_id,
+            merchant_id,
+            points,
+            ..
+        } = &start;
+        if let Err(error) = starting
+            .flows
+            .start_redemption(id, customer_id, merchant_id, *points)
+            .await
+        {
+            tracing::warn!(redeem_request_id = %id, %error, "the start is in doubt; it is repeated");
+        }
+    });
+    let id = &request.redeem_request_id;
+    waiting::until(app, id, changes, deadline, |row| {
+        row.state != RedemptionState::Queued
+    })
+    .await?
+    .ok_or_else(|| ApiError::Internal(format!("redemption {id} has vanished")))
+}
+
+/// How long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitParameters {
+    /// How many seconds to wait for the end, at most; the server's own limit is 30 unless it is
+    /// configured otherwise.
+    #[param(minimum = 0)]
+    wait: Option<u32>,
+}
+
+/// Shows a redemption, at once or when it has ended.
+#[utoipa::path(
+    get,
+    path = "/api/v1/redeem/{redeemRequestId}",
+    tag = "redeem",
+    security(("token" = ["rewards.redeem"])),
+    params(("redeemRequestId" = String, Path, description = "The client's id of it"), WaitParameters),
+    responses(
+        (status = 200, description = "The redemption", body = RedemptionBody),
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "There is none, or not for this client", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    caller: Caller<RewardsRedeem>,
+    Path(id): Path<String>,
+    Parameters(WaitParameters { wait }): Parameters<WaitParameters>,
+) -> Result<Json<RedemptionBody>, ApiError> {
+    let not_found = || ApiError::NotFound(Thing::Redemption);
+    let id = RedeemRequestId::new(id).map_err(|_| not_found())?;
+    let changes = app.outcomes.listen();
+    // Whose it is comes first, so that nobody waits for what is not theirs.
+    let row = waiting::find(&app, &id).await?;
+    let row = row
+        .filter(|row| may_see(&caller.identity, row))
+        .ok_or_else(not_found)?;
+    let seconds = u64::from(wait.unwrap_or(0)).min(app.settings.api.max_wait_seconds);
+    if seconds == 0 || row.state.is_final() {
+        return Ok(Json(row.into()));
+    }
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let row = waiting::until(&app, &id, changes, deadline, |row| row.state.is_final()).await?;
+    row.map(|row| Json(row.into())).ok_or_else(not_found)
+}
+
+fn may_see(identity: &Identity, row: &Redemption) -> bool {
+    identity.reaches_merchant(&row.merchant_id) && identity.reaches_customer(&row.customer_id)
+}
+
+/// Takes a redemption back.
+///
+/// It is taken back unless the merchant can no longer undo it; how it ends is seen by asking for it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/redeem/{redeemRequestId}/cancel",
+    tag = "redeem",
+    security(("token" = ["rewards.redeem"])),
+    params(
+        ("redeemRequestId" = String, Path, description = "The client's id of it"),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
+            description = "The client's own key for this request")
+    ),
+    responses(
+        (status = 202, description = "The wish is recorded", body = RedeemAccepted,
+            headers(("Location" = String, description = "The redemption"))),
+        (status = 400, description = "No usable Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "There is none, or not for this client", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "ALREADY_ENDED or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    caller: Caller<RewardsRedeem>,
+    origin: Origin,
+    key: IdempotencyKey,
+    Path(id): Path<String>,
+) -> Result<Reply, ApiError> {
+    let not_found = || ApiError::NotFound(Thing::Redemption);
+    let id = RedeemRequestId::new(id).map_err(|_| not_found())?;
+    let identity = caller.identity;
+    let row = waiting::find(&app, &id).await?;
+    row.filter(|row| may_see(&identity, row))
+        .ok_or_else(not_found)?;
+    let route = "POST /api/v1/redeem/{redeemRequestId}/cancel";
+    let keyed = idempotency::Request::new(&identity, route, key, id.as_str(), b"");
+    let (mut tx, turn) = match idempotency::claim(&app, &keyed).await? {
+        Claim::Do(tx, turn) => (tx, turn),
+        Claim::Answered(reply) => return Ok(reply),
+    };
+    detached(async move {
+        let _turn = turn;
+        let row = redemptions::request_cancel(&mut tx, &id).await?;
+        if row.state.is_final() {
+            let reply = Reply::problem(&ApiError::AlreadyEnded);
+            idempotency::finish_in(tx, &keyed, &reply).await?;
+            return Ok(reply);
+        }
+        let change = audit::Change {
+            actor: &identity.client(),
+            action: "redeem.cancel",
+            subject: id.as_str(),
+            request_id: &origin.request_id,
+            address: origin.address.as_deref(),
+            detail: json!({ "state": row.state }),
+        };
+        audit::write(&mut tx, &change).await?;
+        let reply = accepted(&row);
+        idempotency::finish_in(tx, &keyed, &reply).await?;
+        let workflow_id = workflows::id::redeem(&id);
+        if let Err(error) = app.flows.signal(&workflow_id, Signal::CancelRequested).await {
+            tracing::warn!(redeem_request_id = %id, %error, "the signal is in doubt; the row has it");
+        }
+        Ok(reply)
+    })
+    .await
+}
+
+/// Runs to its end even when the client hangs up.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    use tracing::Instrument;
+    tokio::spawn(work.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(ApiError::Internal(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_an_address() {
+        let location = |id: &str| location(&RedeemRequestId::new(id).expect("an id"));
+        assert_eq!(location("R-1001"), "/api/v1/redeem/R-1001");
+        assert_eq!(location("a b?ü"), "/api/v1/redeem/a%20b%3F%C3%BC");
+    }
+}

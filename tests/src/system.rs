@@ -1,0 +1,338 @@
+//! The whole system as processes: the components, the partners, a worker, an api and an
+//! acknowledger, started once for all journeys of a process.
+
+use std::{
+    collections::HashMap,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{Header, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::components::{Components, components, meed};
+
+/// How long a journey may wait for something before it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The services, in the order they are started.
+const SERVICES: [&str; 4] = ["partners", "worker", "api", "acknowledger"];
+
+/// A message as it stands on a topic.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Its key.
+    pub key: String,
+    /// Its headers.
+    pub headers: HashMap<String, String>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Published {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+}
+
+/// The running system, as a client sees it.
+pub struct System {
+    /// The components and processes.
+    pub components: &'static Components,
+    /// An HTTP client.
+    pub http: Client,
+    /// The primary database, to look at.
+    pub pool: PgPool,
+    producer: FutureProducer,
+}
+
+fn processes() -> &'static Components {
+    static STARTED: OnceLock<&'static Components> = OnceLock::new();
+    STARTED.get_or_init(|| {
+        let components = components();
+        meed(&components.env, &["migrate"]);
+        meed(&components.env, &["topics", "apply"]);
+        for service in SERVICES {
+            components.stack.start_planned(service).expect("the service starts");
+        }
+        components
+    })
+}
+
+/// The system, started by whoever asks first.
+///
+/// # Panics
+/// When it cannot be had.
+pub async fn system() -> System {
+    let components = tokio::task::spawn_blocking(processes).await.expect("the system starts");
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .connect(&components.env["DATABASE_URL"])
+        .await
+        .expect("the database answers");
+    let producer = ClientConfig::new()
+        .set("bootstrap.servers", &components.env["KAFKA_BROKERS"])
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .create()
+        .expect("a producer");
+    System { components, http: Client::new(), pool, producer }
+}
+
+/// An id that no other test uses.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}-{}", uuid::Uuid::new_v4().simple())
+}
+
+impl System {
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.components.env["MEED_API_URL"])
+    }
+
+    /// A token of the dev profile.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub async fn token(&self, subject: &str, scope: &str) -> String {
+        let answer: Value = self
+            .http
+            .get(self.url("/dev/token"))
+            .query(&[("sub", subject), ("scope", scope)])
+            .send()
+            .await
+            .expect("the api answers")
+            .json()
+            .await
+            .expect("JSON");
+        answer["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// A request with every scope that journeys need.
+    ///
+    /// # Panics
+    /// When no token can be had.
+    pub async fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let token = self.token("journey", "rewards.read rewards.write rewards.redeem callbacks.write").await;
+        let method = method.parse().expect("a method");
+        self.http.request(method, self.url(path)).bearer_auth(token)
+    }
+
+    /// Reads an address.
+    ///
+    /// # Panics
+    /// When the api does not answer with JSON.
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let response = self.request("GET", path).await.send().await.expect("the api answers");
+        (response.status(), response.json().await.expect("JSON"))
+    }
+
+    /// Asks to redeem.
+    ///
+    /// # Panics
+    /// When the api does not answer.
+    pub async fn redeem(&self, key: &str, body: &Value) -> Response {
+        self.request("POST", "/api/v1/redeem")
+            .await
+            .header("idempotency-key", key)
+            .json(body)
+            .send()
+            .await
+            .expect("the api answers")
+    }
+
+    /// Waits for a redemption's end.
+    ///
+    /// # Panics
+    /// When it has none in time.
+    pub async fn ended(&self, id: &str) -> Value {
+        let started = Instant::now();
+        loop {
+            let (status, view) = self.get(&format!("/api/v1/redeem/{id}?wait=5")).await;
+            if status.is_success() && matches!(view["status"].as_str(), Some("SUCCESS" | "FAILED")) {
+                return view;
+            }
+            assert!(started.elapsed() < PATIENCE, "redemption {id} stays {view}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Panics
+    /// When Kafka does not take it.
+    pub async fn send(&self, topic: &str, key: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (name, value)| {
+            all.insert(Header { key: name, value: Some(value.as_bytes()) })
+        });
+        self.producer
+            .send(
+                FutureRecord::to(topic).key(key).headers(headers).payload(body),
+                Duration::from_secs(30),
+            )
+            .await
+            .expect("Kafka takes it");
+    }
+
+    /// Sends a reward event of so many nights: 100 points each.
+    ///
+    /// # Panics
+    /// When Kafka does not take it.
+    pub async fn stay(&self, customer: &str, nights: u32) -> String {
+        let id = unique("stay");
+        let body = json!({
+            "eventId": id, "eventType": "HOTEL_STAY", "customerId": customer,
+            "timestamp": "2026-03-14T10:00:00Z", "payload": { "nights": nights }
+        });
+        self.send("reward-events", customer, &[], body.to_string().as_bytes()).await;
+        id
+    }
+
+    /// A customer's available points, when there is an account.
+    ///
+    /// # Panics
+    /// When the api does not answer.
+    pub async fn available(&self, customer: &str) -> Option<i64> {
+        let (status, view) = self.get(&format!("/api/v1/rewards/{customer}")).await;
+        status.is_success().then(|| view["totalPoints"].as_i64()).flatten()
+    }
+
+    /// A customer of this name who has points to spend.
+    ///
+    /// # Panics
+    /// When they are not there in time.
+    pub async fn customer_with(&self, nights: u32) -> String {
+        let customer = unique("C");
+        self.stay(&customer, nights).await;
+        let points = i64::from(nights) * 100;
+        self.until("the points arrive", async || self.available(&customer).await == Some(points)).await;
+        customer
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Panics
+    /// When it is not in time.
+    pub async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+        let started = Instant::now();
+        while !is_so().await {
+            assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Everything on a topic that `wanted` picks.
+    ///
+    /// # Panics
+    /// When Kafka does not answer.
+    pub async fn published(
+        &self,
+        topic: &str,
+        wanted: impl Fn(&Published) -> bool + Send + 'static,
+    ) -> Vec<Published> {
+        let brokers = self.components.env["KAFKA_BROKERS"].clone();
+        let topic = topic.to_owned();
+        tokio::task::spawn_blocking(move || read_topic(&brokers, &topic, wanted))
+            .await
+            .expect("the topic is read")
+    }
+
+    /// Waits until `count` messages that `wanted` picks stand on a topic.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    pub async fn await_published(
+        &self,
+        topic: &str,
+        count: usize,
+        wanted: impl Fn(&Published) -> bool + Clone + Send + 'static,
+    ) -> Vec<Published> {
+        let started = Instant::now();
+        loop {
+            let found = self.published(topic, wanted.clone()).await;
+            if found.len() >= count {
+                return found;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{} of {count} messages on {topic}",
+                found.len()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Everything that must be true of the ledger is.
+    ///
+    /// # Panics
+    /// When something is not.
+    pub async fn assert_ledger_agrees(&self) {
+        for check in store::verify::verify(&self.pool).await.expect("the ledger is read") {
+            assert_eq!(check.violations, 0, "{}: {:?}", check.property, check.examples);
+        }
+    }
+}
+
+/// Reads a topic from its beginning to where it ended when this began.
+fn read_topic(brokers: &str, topic: &str, wanted: impl Fn(&Published) -> bool) -> Vec<Published> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "journeys-reader")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .create()
+        .expect("a consumer");
+    let timeout = Duration::from_secs(10);
+    let metadata = consumer.fetch_metadata(Some(topic), timeout).expect("Kafka answers");
+    let mut assignment = TopicPartitionList::new();
+    let mut ends: HashMap<i32, i64> = HashMap::new();
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), timeout).expect("offsets");
+        if high > low {
+            ends.insert(partition.id(), high);
+            assignment
+                .add_partition_offset(topic, partition.id(), Offset::Offset(low))
+                .expect("an offset");
+        }
+    }
+    if ends.is_empty() {
+        return Vec::new();
+    }
+    consumer.assign(&assignment).expect("assigned");
+    let mut found = Vec::new();
+    while !ends.is_empty() {
+        let message = consumer.poll(timeout).expect("a message is there").expect("it is readable");
+        let published = Published {
+            key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+            headers: message.headers().map(read_headers).unwrap_or_default(),
+            body: message.payload().unwrap_or_default().to_vec(),
+        };
+        if wanted(&published) {
+            found.push(published);
+        }
+        if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+            ends.remove(&message.partition());
+        }
+    }
+    found
+}
+
+fn read_headers(headers: &rdkafka::message::BorrowedHeaders) -> HashMap<String, String> {
+    headers
+        .iter()
+        .map(|header| {
+            let value = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
+            (header.key.to_owned(), value)
+        })
+        .collect()
+}
