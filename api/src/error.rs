@@ -141,10 +141,6 @@ pub struct Problem {
 
 impl ApiError {
     /// Status, stable code and what is said of it.
-    #[expect(
-        clippy::match_same_arms,
-        reason = "one line for each code, in the order of the enum"
-    )]
     fn told(&self) -> (StatusCode, &'static str, &'static str, String) {
         use StatusCode as S;
         let said = |text: &str| text.to_owned();
@@ -328,7 +324,7 @@ impl ApiError {
     /// The problem that the client is told.
     pub fn problem(&self) -> Problem {
         let (status, code, title, detail) = self.told();
-        let mut problem = Problem::new(status, code, title, detail);
+        let mut problem = Problem::new(status, code, title, &detail);
         match self {
             Self::Unauthenticated => problem.header(header::WWW_AUTHENTICATE, "Bearer"),
             Self::InvalidToken(_) => {
@@ -358,7 +354,7 @@ impl ApiError {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &str, title: &str, detail: String) -> Self {
+    fn new(status: StatusCode, code: &str, title: &str, detail: &str) -> Self {
         let kind = format!(
             "urn:meed:problem:{}",
             code.to_ascii_lowercase().replace('_', "-")

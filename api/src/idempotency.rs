@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use store::{Transaction, idempotency as keys, ledger};
-use tokio::time::Instant;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use crate::{
     App,
@@ -26,7 +26,7 @@ use crate::{
 /// How long a request may be under way before its repetition takes over: longer than it can take.
 const LOCKED_FOR: Duration = Duration::from_secs(15);
 /// How long the repetition of a request under way waits for its answer.
-const WAIT_FOR_ANSWER: Duration = Duration::from_secs(1);
+const WAIT_FOR_ANSWER: Duration = Duration::from_secs(2);
 /// How often it looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// Says that an answer is the one that was given before.
@@ -71,16 +71,20 @@ impl Request {
     }
 }
 
+/// Client, route and key.
+type Name = (String, &'static str, String);
+
 /// Keys of requests under way in this process. Repetitions wait here for their turn instead of
 /// asking the database over and over.
 #[derive(Debug, Default)]
 pub struct UnderWay {
-    turns: Mutex<HashMap<(String, &'static str, String), Weak<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<Name, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl UnderWay {
-    /// The turn of this key; held until the request has its answer.
-    async fn turn(&self, request: &Request) -> Turn {
+    /// The turn of this key, held until the request has its answer; nothing when somebody else had
+    /// it, whose end was then waited for.
+    async fn turn(&self, request: &Request) -> Option<Turn> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -92,18 +96,22 @@ impl UnderWay {
                 new
             })
         };
-        turn.lock_owned().await
+        if let Ok(turn) = Arc::clone(&turn).try_lock_owned() {
+            return Some(turn);
+        }
+        drop(turn.lock().await);
+        None
     }
 }
 
 /// Held by the request that is under way.
-pub(crate) type Turn = tokio::sync::OwnedMutexGuard<()>;
+pub(crate) type Turn = OwnedMutexGuard<()>;
 
 /// What a key means for a request.
 pub(crate) enum Claim {
-    /// It is to be done, in the transaction that holds the key; nobody else's turn comes before it
-    /// has its answer.
-    Do(Transaction, Turn),
+    /// It is to be done, in the transaction that holds the key. While the turn is held, repetitions
+    /// in this process wait.
+    Do(Transaction, Option<Turn>),
     /// It has been answered.
     Answered(Reply),
 }

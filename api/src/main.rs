@@ -70,9 +70,9 @@ async fn serve() -> anyhow::Result<()> {
 
     // Requests under way end first; then the worker stops taking tasks and ends its steps.
     let stop_worker = worker.shutdown_handle();
-    let serving = async {
-        let served = tokio::select! {
-            served = &mut server => served,
+    let requests = async {
+        let ended = tokio::select! {
+            ended = &mut server => ended,
             () = async {
                 draining.cancelled().await;
                 tokio::time::sleep(drain).await;
@@ -84,21 +84,21 @@ async fn serve() -> anyhow::Result<()> {
         };
         app.readiness.drain();
         stop_worker();
-        served.context("the server")?.context("the server")
+        ended.context("the server")?.context("the server")
     };
-    let working = async {
+    let tasks = async {
         app.readiness.set_worker(true);
-        let worked = worker.run().await;
+        let ended = worker.run().await;
         app.readiness.set_worker(false);
         // Without its worker this process is of no use; whoever runs it starts it again.
         app.readiness.drain();
-        worked.context("the worker of the redeem queue")
+        ended.context("the worker of the redeem queue")
     };
-    let (served, worked) = tokio::join!(serving, working);
+    let (requests, tasks) = tokio::join!(requests, tasks);
     signalled.abort();
     pool.close().await;
-    worked?;
-    served?;
+    tasks?;
+    requests?;
     tracing::info!("ended");
     Ok(())
 }

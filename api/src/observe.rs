@@ -53,7 +53,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
         .map_or_else(|| "(none)".to_owned(), |route| route.as_str().to_owned());
     let span = info_span!("request", request_id = %id.0, %method, route);
     let response = next.run(request).instrument(span.clone()).await;
-    let response = with_document(response, &id.0, &path).await;
+    let response = with_document(response, &id.0, &path);
     let status = response.status();
     let elapsed = started.elapsed();
     span.in_scope(|| {
@@ -76,7 +76,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
 
 /// Writes the problem document of a request that was not done, also where it was refused before a
 /// handler saw it.
-async fn with_document(response: Response, request_id: &str, path: &str) -> Response {
+fn with_document(response: Response, request_id: &str, path: &str) -> Response {
     let status = response.status();
     let problem = match response.extensions().get::<Problem>() {
         Some(problem) => problem.clone(),

@@ -1,5 +1,10 @@
 //! The routes over a real PostgreSQL, with flows that only remember what they were told.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},
@@ -119,8 +124,12 @@ async fn api() -> Api {
 /// `answer` says whether Temporal does.
 async fn api_with(answer: bool) -> Api {
     let database = store::testing::database().await;
-    let text = include_str!("../../meed.toml");
-    let settings = Arc::new(Settings::parse(Path::new("meed.toml"), text, |_| None).unwrap());
+    let mut text = include_str!("../../meed.toml").to_owned();
+    if answer {
+        // However busy the machine, the first step is waited for.
+        text = text.replace("outcome_wait_ms = 300", "outcome_wait_ms = 20000");
+    }
+    let settings = Arc::new(Settings::parse(Path::new("meed.toml"), &text, |_| None).unwrap());
     let flows = Arc::new(RememberedFlows {
         pool: database.pool.clone(),
         starts: Mutex::default(),
@@ -319,20 +328,20 @@ async fn the_same_key_and_body_replays_the_answer() {
 async fn many_at_once_have_one_effect_and_one_answer() {
     let api = Arc::new(api().await);
     api.customer("C1", 1_000).await;
-    let tasks: Vec<_> = (0..40)
+    let tasks: Vec<_> = (0..60)
         .map(|_| {
             let api = Arc::clone(&api);
             tokio::spawn(async move { api.redeem("k1", &redemption("R1", 250)).await })
         })
         .collect();
+    let mut bodies = Vec::new();
     for task in tasks {
         let answer = task.await.unwrap();
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
-        assert_eq!(
-            answer.body,
-            json!({ "redeemRequestId": "R1", "status": "RESERVED" })
-        );
+        bodies.push(answer.body);
     }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
     assert_eq!(api.flows.starts.lock().unwrap().len(), 1);
     assert_eq!(
         api.count("SELECT count(*) FROM transfers WHERE leg = 'hold'")

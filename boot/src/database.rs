@@ -46,7 +46,9 @@ pub async fn connect(settings: &DatabaseSettings, program: &str) -> anyhow::Resu
                 CONNECT_WITHIN.as_secs()
             ),
         };
-        let refused_for_good = matches!(&error, sqlx::Error::Database(_));
+        // A wrong user, password or database; anything else may pass, such as a start under way.
+        let refused_for_good = matches!(&error, sqlx::Error::Database(refusal)
+            if refusal.code().is_some_and(|code| code.starts_with("28") || code.starts_with("3D")));
         if refused_for_good || started.elapsed() + Duration::from_millis(500) >= CONNECT_WITHIN {
             return Err(error).with_context(|| {
                 format!(

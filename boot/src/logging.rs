@@ -1,5 +1,7 @@
 //! Logs: JSON lines, readable ones in the dev profile. `RUST_LOG` chooses what is logged.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::Profile;
@@ -18,7 +20,12 @@ pub fn init(profile: Profile) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
     let _ = match profile {
-        Profile::Dev => registry.with(fmt::layer().compact()).try_init(),
+        Profile::Dev => {
+            let colours = std::io::stdout().is_terminal();
+            registry
+                .with(fmt::layer().compact().with_ansi(colours))
+                .try_init()
+        }
         Profile::Production => {
             let json = fmt::layer()
                 .json()

@@ -6,6 +6,7 @@ mod find;
 mod migrate;
 mod rules;
 mod temporal;
+mod token;
 mod topics;
 mod verify;
 
@@ -45,6 +46,18 @@ enum Command {
         /// How many entries, newest first
         #[arg(long, default_value_t = 20)]
         limit: i64,
+    },
+    /// A token for the dev profile, from the api (MEED_API_URL)
+    Token {
+        /// For whom it is: a client, or a customer
+        #[arg(long)]
+        sub: String,
+        /// What it allows, separated by spaces, such as "rewards.read rewards.redeem"
+        #[arg(long, default_value = "")]
+        scope: String,
+        /// A role: player, staff or admin
+        #[arg(long)]
+        role: Option<String>,
     },
     /// The hash that stands for a customer in Temporal's lists (MeedCustomer)
     CustomerKey {
@@ -119,6 +132,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             )
             .await
         }
+        Command::Token { sub, scope, role } => token::print(&sub, &scope, role.as_deref()).await,
         Command::CustomerKey { customer } => {
             println!("{}", customer_key::of(&CustomerId::new(customer)?)?);
             Ok(())

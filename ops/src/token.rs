@@ -27,7 +27,9 @@ pub async fn print(sub: &str, scope: &str, role: Option<&str>) -> anyhow::Result
         .unwrap_or_else(|| API_DEFAULT.to_owned());
     let mut url = Url::parse(&format!("{}/dev/token", api.trim_end_matches('/')))
         .with_context(|| format!("{API_VARIABLE} is {api:?}, which is not an address"))?;
-    url.query_pairs_mut().append_pair("sub", sub).append_pair("scope", scope);
+    url.query_pairs_mut()
+        .append_pair("sub", sub)
+        .append_pair("scope", scope);
     if let Some(role) = role {
         url.query_pairs_mut().append_pair("role", role);
     }
@@ -48,7 +50,10 @@ pub async fn print(sub: &str, scope: &str, role: Option<&str>) -> anyhow::Result
             response.text().await.unwrap_or_default()
         ),
     }
-    let token: Token = response.json().await.context("the api's answer is not a token")?;
+    let token: Token = response
+        .json()
+        .await
+        .context("the api's answer is not a token")?;
     println!("{}", token.access_token);
     Ok(())
 }

@@ -81,7 +81,9 @@ pub(crate) async fn run_worker(client: Client, options: WorkerOptions) -> Stop {
             .build()
             .expect("a runtime");
         tokio::task::LocalSet::new().block_on(&runtime, async move {
-            let sdk = Runtime::from_current_tokio(temporalio_sdk::runtime::RuntimeOptions::default()).expect("an SDK runtime");
+            let sdk =
+                Runtime::from_current_tokio(temporalio_sdk::runtime::RuntimeOptions::default())
+                    .expect("an SDK runtime");
             let mut worker = Worker::new(&sdk, client, options).expect("a worker");
             let _ = ready.send(worker.shutdown_handle());
             let _ = worker.run().await;

@@ -16,6 +16,7 @@ use rdkafka::{
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::components::{Components, components, meed};
 
@@ -55,7 +56,20 @@ pub struct System {
     /// The primary database, to look at.
     pub pool: PgPool,
     producer: FutureProducer,
+    _turn: Turn,
 }
+
+/// Journeys run side by side, but not beside one that ends processes.
+enum Turn {
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
+}
+
+static TURNS: RwLock<()> = RwLock::const_new(());
 
 fn processes() -> &'static Components {
     static STARTED: OnceLock<&'static Components> = OnceLock::new();
@@ -64,7 +78,10 @@ fn processes() -> &'static Components {
         meed(&components.env, &["migrate"]);
         meed(&components.env, &["topics", "apply"]);
         for service in SERVICES {
-            components.stack.start_planned(service).expect("the service starts");
+            components
+                .stack
+                .start_planned(service)
+                .expect("the service starts");
         }
         components
     })
@@ -75,7 +92,27 @@ fn processes() -> &'static Components {
 /// # Panics
 /// When it cannot be had.
 pub async fn system() -> System {
-    let components = tokio::task::spawn_blocking(processes).await.expect("the system starts");
+    open(Turn::Shared {
+        _guard: TURNS.read().await,
+    })
+    .await
+}
+
+/// The system for one journey alone, which may end its processes.
+///
+/// # Panics
+/// When it cannot be had.
+pub async fn system_alone() -> System {
+    open(Turn::Alone {
+        _guard: TURNS.write().await,
+    })
+    .await
+}
+
+async fn open(turn: Turn) -> System {
+    let components = tokio::task::spawn_blocking(processes)
+        .await
+        .expect("the system starts");
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .connect(&components.env["DATABASE_URL"])
@@ -85,9 +122,16 @@ pub async fn system() -> System {
         .set("bootstrap.servers", &components.env["KAFKA_BROKERS"])
         .set("enable.idempotence", "true")
         .set("linger.ms", "0")
+        .set("message.max.bytes", "2097152")
         .create()
         .expect("a producer");
-    System { components, http: Client::new(), pool, producer }
+    System {
+        components,
+        http: Client::new(),
+        pool,
+        producer,
+        _turn: turn,
+    }
 }
 
 /// An id that no other test uses.
@@ -123,7 +167,12 @@ impl System {
     /// # Panics
     /// When no token can be had.
     pub async fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        let token = self.token("journey", "rewards.read rewards.write rewards.redeem callbacks.write").await;
+        let token = self
+            .token(
+                "journey",
+                "rewards.read rewards.write rewards.redeem callbacks.write",
+            )
+            .await;
         let method = method.parse().expect("a method");
         self.http.request(method, self.url(path)).bearer_auth(token)
     }
@@ -133,7 +182,12 @@ impl System {
     /// # Panics
     /// When the api does not answer with JSON.
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let response = self.request("GET", path).await.send().await.expect("the api answers");
+        let response = self
+            .request("GET", path)
+            .await
+            .send()
+            .await
+            .expect("the api answers");
         (response.status(), response.json().await.expect("JSON"))
     }
 
@@ -159,7 +213,8 @@ impl System {
         let started = Instant::now();
         loop {
             let (status, view) = self.get(&format!("/api/v1/redeem/{id}?wait=5")).await;
-            if status.is_success() && matches!(view["status"].as_str(), Some("SUCCESS" | "FAILED")) {
+            if status.is_success() && matches!(view["status"].as_str(), Some("SUCCESS" | "FAILED"))
+            {
                 return view;
             }
             assert!(started.elapsed() < PATIENCE, "redemption {id} stays {view}");
@@ -172,15 +227,24 @@ impl System {
     /// # Panics
     /// When Kafka does not take it.
     pub async fn send(&self, topic: &str, key: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (name, value)| {
-            all.insert(Header { key: name, value: Some(value.as_bytes()) })
-        });
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (name, value)| {
+                all.insert(Header {
+                    key: name,
+                    value: Some(value.as_bytes()),
+                })
+            });
         self.producer
             .send(
-                FutureRecord::to(topic).key(key).headers(headers).payload(body),
+                FutureRecord::to(topic)
+                    .key(key)
+                    .headers(headers)
+                    .payload(body),
                 Duration::from_secs(30),
             )
             .await
+            .map_err(|(error, _)| error)
             .expect("Kafka takes it");
     }
 
@@ -194,7 +258,8 @@ impl System {
             "eventId": id, "eventType": "HOTEL_STAY", "customerId": customer,
             "timestamp": "2026-03-14T10:00:00Z", "payload": { "nights": nights }
         });
-        self.send("reward-events", customer, &[], body.to_string().as_bytes()).await;
+        self.send("reward-events", customer, &[], body.to_string().as_bytes())
+            .await;
         id
     }
 
@@ -204,7 +269,10 @@ impl System {
     /// When the api does not answer.
     pub async fn available(&self, customer: &str) -> Option<i64> {
         let (status, view) = self.get(&format!("/api/v1/rewards/{customer}")).await;
-        status.is_success().then(|| view["totalPoints"].as_i64()).flatten()
+        status
+            .is_success()
+            .then(|| view["totalPoints"].as_i64())
+            .flatten()
     }
 
     /// A customer of this name who has points to spend.
@@ -215,7 +283,10 @@ impl System {
         let customer = unique("C");
         self.stay(&customer, nights).await;
         let points = i64::from(nights) * 100;
-        self.until("the points arrive", async || self.available(&customer).await == Some(points)).await;
+        self.until("the points arrive", async || {
+            self.available(&customer).await == Some(points)
+        })
+        .await;
         customer
     }
 
@@ -277,8 +348,15 @@ impl System {
     /// # Panics
     /// When something is not.
     pub async fn assert_ledger_agrees(&self) {
-        for check in store::verify::verify(&self.pool).await.expect("the ledger is read") {
-            assert_eq!(check.violations, 0, "{}: {:?}", check.property, check.examples);
+        for check in store::verify::verify(&self.pool)
+            .await
+            .expect("the ledger is read")
+        {
+            assert_eq!(
+                check.violations, 0,
+                "{}: {:?}",
+                check.property, check.examples
+            );
         }
     }
 }
@@ -293,11 +371,15 @@ fn read_topic(brokers: &str, topic: &str, wanted: impl Fn(&Published) -> bool) -
         .create()
         .expect("a consumer");
     let timeout = Duration::from_secs(10);
-    let metadata = consumer.fetch_metadata(Some(topic), timeout).expect("Kafka answers");
+    let metadata = consumer
+        .fetch_metadata(Some(topic), timeout)
+        .expect("Kafka answers");
     let mut assignment = TopicPartitionList::new();
     let mut ends: HashMap<i32, i64> = HashMap::new();
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), timeout).expect("offsets");
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition.id(), timeout)
+            .expect("offsets");
         if high > low {
             ends.insert(partition.id(), high);
             assignment
@@ -311,7 +393,10 @@ fn read_topic(brokers: &str, topic: &str, wanted: impl Fn(&Published) -> bool) -
     consumer.assign(&assignment).expect("assigned");
     let mut found = Vec::new();
     while !ends.is_empty() {
-        let message = consumer.poll(timeout).expect("a message is there").expect("it is readable");
+        let message = consumer
+            .poll(timeout)
+            .expect("a message is there")
+            .expect("it is readable");
         let published = Published {
             key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
             headers: message.headers().map(read_headers).unwrap_or_default(),
@@ -320,7 +405,10 @@ fn read_topic(brokers: &str, topic: &str, wanted: impl Fn(&Published) -> bool) -
         if wanted(&published) {
             found.push(published);
         }
-        if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+        if ends
+            .get(&message.partition())
+            .is_some_and(|end| message.offset() + 1 >= *end)
+        {
             ends.remove(&message.partition());
         }
     }

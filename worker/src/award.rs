@@ -79,13 +79,20 @@ impl<'a> Batch<'a> {
                 Err(refusal) => Reading::Refused(refusal),
             })
             .collect();
-        Self { records, readings, awards }
+        Self {
+            records,
+            readings,
+            awards,
+        }
     }
 
     /// The awards among the messages of a part.
     fn awards_of(&self, part: &std::ops::Range<usize>) -> &[Award] {
         let count = |readings: &[Reading]| {
-            readings.iter().filter(|reading| matches!(reading, Reading::Award)).count()
+            readings
+                .iter()
+                .filter(|reading| matches!(reading, Reading::Award))
+                .count()
         };
         let before = count(&self.readings[..part.start]);
         &self.awards[before..before + count(&self.readings[part.clone()])]
@@ -120,7 +127,11 @@ impl AwardPosting {
             Err(error) => {
                 let vanished = matches!(error, RangeError::Vanished { .. });
                 tracing::error!(%error, "the range cannot be read");
-                let name = if vanished { "RangeVanished" } else { "KafkaUnavailable" };
+                let name = if vanished {
+                    "RangeVanished"
+                } else {
+                    "KafkaUnavailable"
+                };
                 Err(ActivityError::application(
                     ApplicationFailure::builder(error)
                         .type_name(name.to_owned())
@@ -149,11 +160,16 @@ impl AwardPosting {
                 Err(error) if error.is_retryable() || error.is_schema_fault() => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, workflow_id, ?part, "a part of the batch was refused");
-                    let Some(offender) = plan.refused() else { continue };
+                    let Some(offender) = plan.refused() else {
+                        continue;
+                    };
                     let refusal = Refusal::new(RefusalClass::DataError, error.to_string());
                     refuse(&mut batch, offender, refusal);
                     let one = offender..offender + 1;
-                    add(&mut outcome, self.post_part(workflow_id, &batch, &one).await?);
+                    add(
+                        &mut outcome,
+                        self.post_part(workflow_id, &batch, &one).await?,
+                    );
                 }
             }
         }
@@ -201,15 +217,22 @@ impl AwardPosting {
             store::ledger::post_awards(&mut transaction, &programme, workflow_id, awards).await?;
         if postings.len() != awards.len() {
             let (got, asked) = (postings.len(), awards.len());
-            return Err(store::Error::Inconsistent(format!("{got} postings for {asked} awards")));
+            return Err(store::Error::Inconsistent(format!(
+                "{got} postings for {asked} awards"
+            )));
         }
         let mut outcome = BatchOutcome::default();
         let mut letters = Vec::new();
         let mut awarded = Vec::new();
         let mut refused = |outcome: &mut BatchOutcome, record: &Record, refusal: &Refusal| {
-            *outcome.refused.entry(refusal.class.as_str().to_owned()).or_default() += 1;
+            *outcome
+                .refused
+                .entry(refusal.class.as_str().to_owned())
+                .or_default() += 1;
             if outcome.refusals.len() < REFUSALS_TOLD {
-                outcome.refusals.push(format!("offset {}: {refusal}", record.offset));
+                outcome
+                    .refusals
+                    .push(format!("offset {}: {refusal}", record.offset));
             }
             letters.push(record.dead_letter(refusal));
         };
@@ -240,8 +263,10 @@ impl AwardPosting {
 /// Takes a message out of the awards and makes it a dead letter.
 fn refuse(batch: &mut Batch<'_>, index: usize, refusal: Refusal) {
     if matches!(batch.readings[index], Reading::Award) {
-        let place =
-            batch.readings[..index].iter().filter(|r| matches!(r, Reading::Award)).count();
+        let place = batch.readings[..index]
+            .iter()
+            .filter(|r| matches!(r, Reading::Award))
+            .count();
         batch.awards.remove(place);
     }
     batch.readings[index] = Reading::Refused(refusal);
@@ -265,7 +290,10 @@ mod tests {
     use crate::record::tests::record;
 
     fn order(offset: i64, value: &str) -> Record {
-        Record { value: Some(value.as_bytes().to_vec()), ..record(offset) }
+        Record {
+            value: Some(value.as_bytes().to_vec()),
+            ..record(offset)
+        }
     }
 
     fn records() -> Vec<Record> {
@@ -278,7 +306,10 @@ mod tests {
     }
 
     fn customers(awards: &[Award]) -> Vec<&str> {
-        awards.iter().map(|award| award.customer_id.as_str()).collect()
+        awards
+            .iter()
+            .map(|award| award.customer_id.as_str())
+            .collect()
     }
 
     #[test]
@@ -295,7 +326,11 @@ mod tests {
     fn a_refused_message_leaves_the_awards_and_the_others_stay() {
         let records = records();
         let mut batch = Batch::read(&records);
-        refuse(&mut batch, 2, Refusal::new(RefusalClass::DataError, "said the database"));
+        refuse(
+            &mut batch,
+            2,
+            Refusal::new(RefusalClass::DataError, "said the database"),
+        );
         assert_eq!(customers(batch.awards_of(&(0..4))), ["C0", "C3"]);
         assert!(batch.awards_of(&(2..3)).is_empty());
         assert_eq!(customers(batch.awards_of(&(3..4))), ["C3"]);
@@ -315,8 +350,117 @@ mod tests {
         for class in ["A", "A", "B"] {
             add(&mut sum, part(class));
         }
-        assert_eq!((sum.posted, sum.points, sum.duplicates, sum.ignored), (3, 30, 6, 9));
-        assert_eq!(sum.refused, [("A".to_owned(), 2), ("B".to_owned(), 1)].into());
+        assert_eq!(
+            (sum.posted, sum.points, sum.duplicates, sum.ignored),
+            (3, 30, 6, 9)
+        );
+        assert_eq!(
+            sum.refused,
+            [("A".to_owned(), 2), ("B".to_owned(), 1)].into()
+        );
         assert_eq!(sum.refusals.len(), REFUSALS_TOLD);
+    }
+
+    fn posting(database: &store::testing::TestDatabase) -> AwardPosting {
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../programme.toml");
+        AwardPosting {
+            pool: database.pool.clone(),
+            programme: Arc::new(LiveProgramme::load(rules.as_ref()).expect("the default rules")),
+            buffer: Arc::default(),
+            kafka: Kafka {
+                brokers: "127.0.0.1:1".to_owned(),
+                group: "none".to_owned(),
+            },
+            outbox_written: Arc::default(),
+        }
+    }
+
+    /// Makes the database refuse every event with an id that ends in `-bad`, in this way.
+    async fn refuse_bad_events(database: &store::testing::TestDatabase, sql_state: &str) {
+        let sql = format!(
+            "CREATE FUNCTION refuse_bad() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION 'no % here', NEW.event_id USING ERRCODE = '{sql_state}'; END $$;
+             CREATE TRIGGER refuse_bad BEFORE INSERT ON processed_events FOR EACH ROW
+             WHEN (NEW.event_id LIKE '%-bad') EXECUTE FUNCTION refuse_bad();"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&database.pool)
+            .await
+            .expect("a trigger");
+    }
+
+    fn orders(ids: &[&str]) -> Vec<Record> {
+        ids.iter()
+            .enumerate()
+            .map(|(i, id)| {
+                let offset = i64::try_from(i).expect("few");
+                order(
+                    offset,
+                    &format!(r#"{{"customerId":"C","orderId":"{id}","amount":250}}"#),
+                )
+            })
+            .collect()
+    }
+
+    async fn dead_letters(database: &store::testing::TestDatabase) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM outbox WHERE topic = 'dead-letter'")
+            .fetch_one(&database.pool)
+            .await
+            .expect("a count")
+    }
+
+    #[tokio::test]
+    async fn only_what_the_database_refuses_goes_to_the_dead_letters() {
+        // A data error, and a fault that nothing is known of and that stays the same.
+        for sql_state in ["22003", "P0001"] {
+            let database = store::testing::database().await;
+            refuse_bad_events(&database, sql_state).await;
+            let records = orders(&["1", "2-bad", "3", "4", "5-bad"]);
+            let posting = posting(&database);
+            let outcome = posting
+                .post("award/t/0/0-4", &records)
+                .await
+                .expect("posted");
+            assert_eq!((outcome.posted, outcome.points), (3, 6), "{sql_state}");
+            assert_eq!(
+                outcome.refused,
+                [("DATA_ERROR".to_owned(), 2)].into(),
+                "{sql_state}"
+            );
+            assert_eq!(dead_letters(&database).await, 2, "{sql_state}");
+
+            let again = posting
+                .post("award/t/0/0-4", &orders(&["1", "3", "4"]))
+                .await;
+            let again = again.expect("posted");
+            assert_eq!(
+                (again.posted, again.duplicates),
+                (0, 3),
+                "posting again changes nothing"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_schema_or_an_outage_refuses_nobody() {
+        let database = store::testing::database().await;
+        let posting = posting(&database);
+        sqlx::raw_sql("ALTER TABLE processed_events RENAME TO elsewhere")
+            .execute(&database.pool)
+            .await
+            .expect("renamed");
+        let error = posting
+            .post("award/t/0/0-0", &orders(&["1"]))
+            .await
+            .expect_err("no table");
+        assert!(error.is_schema_fault(), "{error}");
+        assert_eq!(dead_letters(&database).await, 0);
+
+        database.pool.close().await;
+        let error = posting
+            .post("award/t/0/0-0", &orders(&["1"]))
+            .await
+            .expect_err("closed");
+        assert!(error.is_retryable(), "{error}");
     }
 }

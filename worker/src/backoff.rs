@@ -13,7 +13,11 @@ pub struct Backoff {
 impl Backoff {
     /// From the first pause to the longest.
     pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, next: first }
+        Self {
+            first,
+            longest,
+            next: first,
+        }
     }
 
     /// What suits a service that was away for a moment.

@@ -13,7 +13,11 @@ pub struct Bisection {
 impl Bisection {
     /// All of a batch at once.
     pub fn new(messages: usize) -> Self {
-        Self { parts: std::iter::once(0..messages).filter(|part| !part.is_empty()).collect() }
+        Self {
+            parts: std::iter::once(0..messages)
+                .filter(|part| !part.is_empty())
+                .collect(),
+        }
     }
 
     /// The part to post next.
@@ -68,7 +72,14 @@ mod tests {
 
     #[test]
     fn every_offender_is_found_and_the_rest_is_posted_in_order() {
-        for offenders in [vec![0], vec![6], vec![3], vec![0, 6], vec![2, 3, 4], (0..7).collect()] {
+        for offenders in [
+            vec![0],
+            vec![6],
+            vec![3],
+            vec![0, 6],
+            vec![2, 3, 4],
+            (0..7).collect(),
+        ] {
             let (posted, found, _) = post(7, &offenders);
             assert_eq!(found, offenders);
             let good: Vec<usize> = (0..7).filter(|i| !offenders.contains(i)).collect();

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use boot::{Settings, redeem::RedeemStarter};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId, Tier};
 use temporalio_client::{
-    Client, RetryOptions, RpcOptions, WorkflowDescribeOptions,
-    WorkflowExecutionStatus, WorkflowGetResultOptions,
-    WorkflowIdConflictPolicy, WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
+    Client, RetryOptions, RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
+    WorkflowGetResultOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    WorkflowSignalOptions, WorkflowStartOptions,
     errors::{WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError},
 };
 use workflows::{
@@ -33,7 +33,10 @@ pub fn once() -> RpcOptions {
 
 /// One attempt of a call that may take this long.
 pub fn within(timeout: Duration) -> RpcOptions {
-    RpcOptions::builder().timeout(timeout).retry_options(RetryOptions::no_retries()).build()
+    RpcOptions::builder()
+        .timeout(timeout)
+        .retry_options(RetryOptions::no_retries())
+        .build()
 }
 
 /// Starting what is running gives the running one; starting what has ended runs it again, which
@@ -78,7 +81,11 @@ impl Flows {
     /// Flows on this connection, with the time limits of these settings.
     pub fn new(client: Client, settings: Arc<Settings>) -> Self {
         let redeem = RedeemStarter::new(client.clone(), Arc::clone(&settings), false);
-        Self { client, settings, redeem }
+        Self {
+            client,
+            settings,
+            redeem,
+        }
     }
 
     /// Starts an award batch, eagerly: its worker is in this process.
@@ -86,11 +93,17 @@ impl Flows {
     /// # Errors
     /// What the server or the connection reports; it may have been started all the same.
     pub async fn start_award(&self, range: &MessageRange) -> Result<(), WorkflowStartError> {
-        let mut options =
-            start(id::AWARD_TASK_QUEUE, id::award(range), visibility::award(range));
+        let mut options = start(
+            id::AWARD_TASK_QUEUE,
+            id::award(range),
+            visibility::award(range),
+        );
         options.enable_eager_workflow_start = true;
         options.task_timeout = Some(AWARD_TASK_TIMEOUT);
-        self.client.start_workflow(AwardBatch::run, range.clone(), options).await.map(drop)
+        self.client
+            .start_workflow(AwardBatch::run, range.clone(), options)
+            .await
+            .map(drop)
     }
 
     /// Waits for the outcome of an award batch.
@@ -101,9 +114,12 @@ impl Flows {
         &self,
         range: &MessageRange,
     ) -> Result<BatchOutcome, WorkflowGetResultError> {
-        let handle = self.client.get_workflow_handle::<AwardBatch>(id::award(range));
-        let options =
-            WorkflowGetResultOptions::builder().rpc_options(within(OUTCOME_TIMEOUT)).build();
+        let handle = self
+            .client
+            .get_workflow_handle::<AwardBatch>(id::award(range));
+        let options = WorkflowGetResultOptions::builder()
+            .rpc_options(within(OUTCOME_TIMEOUT))
+            .build();
         handle.get_result(options).await
     }
 
@@ -115,7 +131,12 @@ impl Flows {
         &self,
         redemption: &RedemptionToStart,
     ) -> Result<(), WorkflowStartError> {
-        let RedemptionToStart { id, customer, merchant, points } = redemption;
+        let RedemptionToStart {
+            id,
+            customer,
+            merchant,
+            points,
+        } = redemption;
         self.redeem.start(id, customer, merchant, *points).await
     }
 
@@ -134,8 +155,14 @@ impl Flows {
         let options = start(id::TIER_TASK_QUEUE, workflow_id, seen);
         let acknowledge_within_ms =
             u64::try_from(self.settings.acknowledge_within().as_millis()).unwrap_or(u64::MAX);
-        let input = TierUpgradeInput { order, acknowledge_within_ms };
-        self.client.start_workflow(TierUpgrade::run, input, options).await.map(drop)
+        let input = TierUpgradeInput {
+            order,
+            acknowledge_within_ms,
+        };
+        self.client
+            .start_workflow(TierUpgrade::run, input, options)
+            .await
+            .map(drop)
     }
 
     /// Starts the relay, if it is not running.
@@ -145,7 +172,10 @@ impl Flows {
     pub async fn start_relay(&self) -> Result<(), WorkflowStartError> {
         let mut options = bare(id::RELAY_TASK_QUEUE, id::RELAY_WORKFLOW_ID.to_owned());
         options.static_summary = Some("Publishes what the ledger has to tell".to_owned());
-        self.client.start_workflow(Relay::run, 0, options).await.map(drop)
+        self.client
+            .start_workflow(Relay::run, 0, options)
+            .await
+            .map(drop)
     }
 
     /// Tells a redemption that its merchant has called back.
@@ -154,17 +184,23 @@ impl Flows {
     /// What the server or the connection reports; not found when it has ended.
     pub async fn partner_called_back(&self, id: &str) -> Result<(), WorkflowInteractionError> {
         let handle = self.client.get_workflow_handle::<Redeem>(id);
-        handle.signal(Redeem::partner_called_back, (), signal()).await
+        handle
+            .signal(Redeem::partner_called_back, (), signal())
+            .await
     }
 
     /// Tells a tier upgrade that its notification was acknowledged.
     ///
     /// # Errors
     /// What the server or the connection reports; not found when it has ended.
-    pub async fn notification_acknowledged(&self, id: &str) -> Result<(), WorkflowInteractionError> {
-        let handle =
-            self.client.get_workflow_handle::<TierUpgrade>(id);
-        handle.signal(TierUpgrade::notification_acknowledged, (), signal()).await
+    pub async fn notification_acknowledged(
+        &self,
+        id: &str,
+    ) -> Result<(), WorkflowInteractionError> {
+        let handle = self.client.get_workflow_handle::<TierUpgrade>(id);
+        handle
+            .signal(TierUpgrade::notification_acknowledged, (), signal())
+            .await
     }
 
     /// Whether a flow has an open run, asked of the server itself, not of its search.
@@ -173,7 +209,9 @@ impl Flows {
     /// When the server gives no answer.
     pub async fn is_open(&self, id: &str) -> Result<bool, WorkflowInteractionError> {
         let handle = self.client.get_workflow_handle::<Redeem>(id);
-        let options = WorkflowDescribeOptions::builder().rpc_options(once()).build();
+        let options = WorkflowDescribeOptions::builder()
+            .rpc_options(once())
+            .build();
         match handle.describe(options).await {
             Ok(description) => Ok(matches!(
                 description.status(),

@@ -33,7 +33,10 @@ pub struct Health {
 /// The routes of the health server.
 pub fn routes(health: Health) -> Router {
     Router::new()
-        .route("/health/live", get(async || Json(json!({ "status": "live" }))))
+        .route(
+            "/health/live",
+            get(async || Json(json!({ "status": "live" }))),
+        )
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(health)
@@ -57,7 +60,11 @@ async fn ready(State(health): State<Health>) -> Response {
     for (part, ready) in parts {
         body[part] = json!(word(ready));
     }
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(body)).into_response()
 }
 

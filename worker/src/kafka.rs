@@ -144,7 +144,10 @@ impl Kafka {
                 watermarks => watermarks?,
             };
         if low > range.first_offset || high <= range.last_offset {
-            return Err(vanished(range, format!("the partition holds {low} to {}", high - 1)));
+            return Err(vanished(
+                range,
+                format!("the partition holds {low} to {}", high - 1),
+            ));
         }
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(
@@ -159,9 +162,13 @@ impl Kafka {
         let mut records = Vec::with_capacity(range.messages as usize);
         loop {
             let Some(left) = deadline.checked_duration_since(std::time::Instant::now()) else {
-                return Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into());
+                return Err(
+                    KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut).into(),
+                );
             };
-            let Some(message) = consumer.poll(left) else { continue };
+            let Some(message) = consumer.poll(left) else {
+                continue;
+            };
             let record = match message {
                 Ok(message) => Record::of(&message, Arc::clone(&topic)),
                 Err(error) if does_not_exist(&error) => {

@@ -3,7 +3,10 @@
 //! The intake reads events and starts flows, the relay publishes what the ledger has to tell, and
 //! the starters see to it that nothing accepted is left lying.
 
-#[expect(dead_code, reason = "the SDK's macro makes a constant for callers of the activity")]
+#[expect(
+    dead_code,
+    reason = "the SDK's macro makes a constant for callers of the activity"
+)]
 mod award;
 mod backoff;
 mod bisection;
@@ -14,7 +17,10 @@ mod kafka;
 mod measures;
 mod programme;
 mod record;
-#[expect(dead_code, reason = "the SDK's macro makes a constant for callers of the activity")]
+#[expect(
+    dead_code,
+    reason = "the SDK's macro makes a constant for callers of the activity"
+)]
 mod relay;
 mod starters;
 
@@ -98,7 +104,11 @@ async fn run() -> anyhow::Result<()> {
     let mut award = award_worker(&shared, &runtime)?;
     let mut relay = relay_worker(&shared, &runtime, &stop_relay)?;
     let mut tier = tier_worker(&shared, &runtime)?;
-    let stop_workers = [award.shutdown_handle(), relay.shutdown_handle(), tier.shutdown_handle()];
+    let stop_workers = [
+        award.shutdown_handle(),
+        relay.shutdown_handle(),
+        tier.shutdown_handle(),
+    ];
 
     let render = metrics.clone();
     let server = axum::serve(
@@ -187,7 +197,10 @@ async fn run() -> anyhow::Result<()> {
 }
 
 fn options(shared: &Shared, queue: &str) -> (String, Duration) {
-    (queue.to_owned(), Duration::from_secs(shared.settings.worker.drain_seconds))
+    (
+        queue.to_owned(),
+        Duration::from_secs(shared.settings.worker.drain_seconds),
+    )
 }
 
 fn award_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {

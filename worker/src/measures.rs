@@ -24,9 +24,15 @@ pub fn describe() {
     describe_histogram!(BATCH_SIZE, "Messages in a batch.");
     describe_histogram!(EVENT_POINTS, "Points awarded for an event.");
     describe_gauge!(IN_FLIGHT, "Batches that are being posted.");
-    describe_counter!(FAILED_BATCHES, "Award batches whose workflow did not succeed. Alert on any.");
+    describe_counter!(
+        FAILED_BATCHES,
+        "Award batches whose workflow did not succeed. Alert on any."
+    );
     describe_gauge!(LAG, "Messages of a partition that have not been taken in.");
-    describe_gauge!(OUTBOX_AGE, "How long the oldest message has waited to be published.");
+    describe_gauge!(
+        OUTBOX_AGE,
+        "How long the oldest message has waited to be published."
+    );
     describe_gauge!(OUTBOX_SIZE, "Messages that wait to be published.");
     describe_counter!(PUBLISHED, "Messages that Kafka has acknowledged.");
     describe_counter!(REDELIVERIES, "Flows that a starter started, by kind.");

@@ -44,7 +44,10 @@ impl LiveProgramme {
     /// # Errors
     /// [`Unusable`], with the line and the reason.
     pub fn load(path: &Path) -> Result<Self, Unusable> {
-        Ok(Self { path: path.to_owned(), current: RwLock::new(Arc::new(read(path)?)) })
+        Ok(Self {
+            path: path.to_owned(),
+            current: RwLock::new(Arc::new(read(path)?)),
+        })
     }
 
     /// The rules in force.
@@ -74,7 +77,10 @@ impl LiveProgramme {
             seen = now;
             match self.reload() {
                 Ok(()) => {
-                    tracing::info!(version = self.current().version(), "the rules were read again");
+                    tracing::info!(
+                        version = self.current().version(),
+                        "the rules were read again"
+                    );
                 }
                 Err(error) => {
                     let version = self.current().version().to_owned();
@@ -86,14 +92,20 @@ impl LiveProgramme {
 }
 
 fn read(path: &Path) -> Result<Programme, Unusable> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Unusable::Unreadable { path: path.to_owned(), source })?;
-    Programme::parse(&text)
-        .map_err(|source| Unusable::Invalid { path: path.to_owned(), source })
+    let text = std::fs::read_to_string(path).map_err(|source| Unusable::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Programme::parse(&text).map_err(|source| Unusable::Invalid {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+    std::fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .ok()
 }
 
 #[cfg(test)]
@@ -117,6 +129,9 @@ mod tests {
         live.reload().expect("good again");
         assert_eq!(live.current().version(), "next");
         std::fs::remove_file(&path).expect("removed");
-        assert!(matches!(LiveProgramme::load(&path), Err(Unusable::Unreadable { .. })));
+        assert!(matches!(
+            LiveProgramme::load(&path),
+            Err(Unusable::Unreadable { .. })
+        ));
     }
 }

@@ -49,7 +49,11 @@ impl Record {
 
     /// About how much memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, v)| name.len() + v.len()).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, v)| name.len() + v.len())
+            .sum();
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
     }
 
@@ -70,17 +74,23 @@ impl Record {
     /// One that had been replayed keeps the place where it first stood.
     pub fn dead_letter(&self, refusal: &Refusal) -> OutboxMessage {
         use inbound::header;
-        let origin = self.as_message().origin().unwrap_or_else(|_| inbound::Origin {
-            topic: self.topic.to_string(),
-            partition: self.partition,
-            offset: self.offset,
-            timestamp: self.timestamp,
-        });
+        let origin = self
+            .as_message()
+            .origin()
+            .unwrap_or_else(|_| inbound::Origin {
+                topic: self.topic.to_string(),
+                partition: self.partition,
+                offset: self.offset,
+                timestamp: self.timestamp,
+            });
         let ours = [
             (header::DLQ_TOPIC, origin.topic),
             (header::DLQ_PARTITION, origin.partition.to_string()),
             (header::DLQ_OFFSET, origin.offset.to_string()),
-            (header::DLQ_TIMESTAMP, origin.timestamp.timestamp_millis().to_string()),
+            (
+                header::DLQ_TIMESTAMP,
+                origin.timestamp.timestamp_millis().to_string(),
+            ),
             (header::DLQ_CLASS, refusal.class.as_str().to_owned()),
             (header::DLQ_REASON, refusal.reason.clone()),
         ];
@@ -88,9 +98,16 @@ impl Record {
             name.eq_ignore_ascii_case(header::REPLAY)
                 || ours.iter().any(|(ours, _)| name.eq_ignore_ascii_case(ours))
         };
-        let mut headers: Vec<(String, Vec<u8>)> =
-            self.headers.iter().filter(|(name, _)| !replaced(name)).cloned().collect();
-        headers.extend(ours.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        let mut headers: Vec<(String, Vec<u8>)> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| !replaced(name))
+            .cloned()
+            .collect();
+        headers.extend(
+            ours.into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into_bytes())),
+        );
         OutboxMessage {
             topic: domain::message::topic::DEAD_LETTER.to_owned(),
             key: self.key.clone(),
@@ -141,7 +158,12 @@ pub(crate) mod tests {
     }
 
     fn header<'a>(letter: &'a OutboxMessage, name: &str) -> Vec<&'a [u8]> {
-        letter.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_slice()).collect()
+        letter
+            .headers
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, v)| v.as_slice())
+            .collect()
     }
 
     #[test]
@@ -150,7 +172,10 @@ pub(crate) mod tests {
         record.headers = vec![("x".to_owned(), vec![0xff]), ("x".to_owned(), vec![1])];
         let letter = record.dead_letter(&Refusal::new(RefusalClass::MissingField, "amount"));
         assert_eq!(letter.topic, "dead-letter");
-        assert_eq!((letter.key.as_deref(), letter.body.as_slice()), (Some(&b"c"[..]), &b"{}"[..]));
+        assert_eq!(
+            (letter.key.as_deref(), letter.body.as_slice()),
+            (Some(&b"c"[..]), &b"{}"[..])
+        );
         assert_eq!(header(&letter, "x"), [&[0xff][..], &[1][..]]);
         assert_eq!(header(&letter, "meed-dlq-topic"), [b"orders"]);
         assert_eq!(header(&letter, "meed-dlq-partition"), [b"2"]);
@@ -165,7 +190,9 @@ pub(crate) mod tests {
         let first = record(7).dead_letter(&Refusal::new(RefusalClass::MissingField, "amount"));
         let mut again = record(99);
         again.headers = first.headers;
-        again.headers.push(("meed-replay".to_owned(), b"true".to_vec()));
+        again
+            .headers
+            .push(("meed-replay".to_owned(), b"true".to_vec()));
         let letter = again.dead_letter(&Refusal::new(RefusalClass::WrongType, "amount"));
         assert_eq!(header(&letter, "meed-dlq-offset"), [b"7"]);
         assert_eq!(header(&letter, "meed-dlq-class"), [b"WRONG_TYPE"]);

@@ -59,7 +59,11 @@ enum RelayError {
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("a message for {topic} (outbox {outbox_id}) was not acknowledged: {source}")]
-    NotAcknowledged { topic: String, outbox_id: i64, source: KafkaError },
+    NotAcknowledged {
+        topic: String,
+        outbox_id: i64,
+        source: KafkaError,
+    },
     #[error("Kafka's producer cannot be made: {0}")]
     NoProducer(KafkaError),
 }
@@ -76,7 +80,12 @@ impl OutboxRelay {
         outbox_written: Arc<Notify>,
         stop: CancellationToken,
     ) -> KafkaResult<Self> {
-        Ok(Self { pool, publisher: Publisher::new(kafka)?, outbox_written, stop })
+        Ok(Self {
+            pool,
+            publisher: Publisher::new(kafka)?,
+            outbox_written,
+            stop,
+        })
     }
 }
 
@@ -89,8 +98,12 @@ impl OutboxRelay {
         ctx: ActivityContext,
         shift_seconds: u64,
     ) -> Result<RelayProgress, ActivityError> {
-        let before: RelayProgress =
-            ctx.heartbeat_details().deserialize().ok().flatten().unwrap_or_default();
+        let before: RelayProgress = ctx
+            .heartbeat_details()
+            .deserialize()
+            .ok()
+            .flatten()
+            .unwrap_or_default();
         let published = AtomicU64::new(before.published);
         let over = CancellationToken::new();
         let work = self.work(&published, &over);
@@ -120,7 +133,9 @@ impl OutboxRelay {
         if cancelled && !self.stop.is_cancelled() {
             return Err(ActivityError::cancelled());
         }
-        Ok(RelayProgress { published: published.load(Ordering::Relaxed) })
+        Ok(RelayProgress {
+            published: published.load(Ordering::Relaxed),
+        })
     }
 }
 
@@ -179,11 +194,7 @@ impl OutboxRelay {
         failure.map_or(Ok(count), Err)
     }
 
-    async fn publish_front(
-        &self,
-        shard: i16,
-        published: &AtomicU64,
-    ) -> Result<usize, RelayError> {
+    async fn publish_front(&self, shard: i16, published: &AtomicU64) -> Result<usize, RelayError> {
         let front =
             store::relay::lock_front(&self.pool, shard, FRONT_MESSAGES, FRONT_BYTES).await?;
         let Some(front) = front else { return Ok(0) };
@@ -211,7 +222,10 @@ struct Publisher {
 impl Publisher {
     fn new(kafka: Kafka) -> KafkaResult<Self> {
         let producer = kafka.producer()?;
-        Ok(Self { kafka, current: Mutex::new(Some(producer)) })
+        Ok(Self {
+            kafka,
+            current: Mutex::new(Some(producer)),
+        })
     }
 
     fn producer(&self) -> Result<FutureProducer, RelayError> {
@@ -226,7 +240,11 @@ impl Publisher {
 
     /// Sends nothing more of what it was given; the next message goes through a new producer.
     fn give_up(&self) {
-        let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let producer = self
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(producer) = producer {
             producer.purge(PurgeConfig::default().queue().inflight());
             // Dropping the last one waits for its thread.
@@ -236,10 +254,7 @@ impl Publisher {
 
     /// Publishes in order: how many, from the front, Kafka has acknowledged, and what went wrong
     /// after them.
-    async fn publish(
-        &self,
-        front: &ShardFront,
-    ) -> Result<(usize, Option<RelayError>), RelayError> {
+    async fn publish(&self, front: &ShardFront) -> Result<(usize, Option<RelayError>), RelayError> {
         let producer = self.producer()?;
         let deadline = Instant::now() + ACKNOWLEDGE_WITHIN;
         let mut deliveries = Vec::with_capacity(front.messages.len());
@@ -260,7 +275,9 @@ impl Publisher {
                 Ok(Ok(Err((error, _)))) => Err(error),
                 // The producer was given up by another shard before it could say.
                 Ok(Err(_)) => Err(KafkaError::Canceled),
-                Err(_) => Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut)),
+                Err(_) => Err(KafkaError::MessageProduction(
+                    RDKafkaErrorCode::MessageTimedOut,
+                )),
             };
             match delivered {
                 Ok(()) => acknowledged += 1,
@@ -287,9 +304,16 @@ fn record(waiting: &Waiting) -> FutureRecord<'_, [u8], [u8]> {
     let message = &waiting.message;
     let headers = message.headers.iter().fold(
         OwnedHeaders::new_with_capacity(message.headers.len()),
-        |headers, (key, value)| headers.insert(Header { key, value: Some(value) }),
+        |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        },
     );
-    let record = FutureRecord::to(&message.topic).payload(&message.body[..]).headers(headers);
+    let record = FutureRecord::to(&message.topic)
+        .payload(&message.body[..])
+        .headers(headers);
     match &message.key {
         Some(key) => record.key(&key[..]),
         None => record,

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,16 +33,16 @@ use crate::{
 const CALLS_AT_A_TIME: usize = 16;
 /// How much a loop takes on in one turn.
 const AT_A_TIME: i64 = 500;
-/// How many stale rows are looked at in one turn; most of them wait rightly.
-const STALE_AT_A_TIME: i64 = 10_000;
+/// How many rows are looked at in one turn; most of those that were started wait rightly.
+const LOOKED_AT_A_TIME: i64 = 10_000;
 /// How often waiting redemptions are looked for.
 const REDEMPTIONS_EVERY: Duration = Duration::from_millis(500);
 /// How often ordered tier upgrades are looked for.
 const TIER_ORDERS_EVERY: Duration = Duration::from_millis(200);
 /// How often callbacks to signal are looked for.
 const CALLBACKS_EVERY: Duration = Duration::from_millis(500);
-/// A flow that was found open is not asked for again within this time.
-const ASK_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// A flow that was found open or started is not asked for again within this time.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// A tier upgrade that takes this long may have been cut off.
 const TIER_ORDER_STALE_AFTER: Duration = Duration::from_mins(10);
 /// The api signals at once; after this long it has not been able to.
@@ -64,8 +64,8 @@ pub struct Starters {
     pool: PgPool,
     flows: Flows,
     ages: RedemptionAges,
-    /// Flows that were found open, and when.
-    found_open: Mutex<HashMap<String, Instant>>,
+    /// Flows that were found open or were started, and when.
+    open: Mutex<HashMap<String, Instant>>,
 }
 
 /// Something a loop could not do.
@@ -80,7 +80,12 @@ enum Trouble {
 impl Starters {
     /// Starters over this database and these flows.
     pub fn new(pool: PgPool, flows: Flows, ages: RedemptionAges) -> Self {
-        Self { pool, flows, ages, found_open: Mutex::default() }
+        Self {
+            pool,
+            flows,
+            ages,
+            open: Mutex::default(),
+        }
     }
 
     /// Works until told to stop.
@@ -117,7 +122,9 @@ impl Starters {
     }
 
     async fn take_turn(&self, duty: Duty) -> Result<(), Trouble> {
-        let Some(_turn) = turn::take(&self.pool, duty).await? else { return Ok(()) };
+        let Some(_turn) = turn::take(&self.pool, duty).await? else {
+            return Ok(());
+        };
         match duty {
             Duty::StartRedemptions => self.start_redemptions().await,
             Duty::StartTierUpgrades => self.start_tier_upgrades().await,
@@ -130,20 +137,15 @@ impl Starters {
     async fn start_redemptions(&self) -> Result<(), Trouble> {
         let pool = &self.pool;
         let queued =
-            store::redemptions::to_start(pool, self.ages.queued, NEVER, AT_A_TIME).await?;
-        self.each(queued, |redemption| self.start_redemption(redemption)).await?;
+            store::redemptions::to_start(pool, self.ages.queued, NEVER, LOOKED_AT_A_TIME).await?;
+        let queued = self.due(queued, |r| id::redeem(&r.redeem_request_id));
+        self.each(queued, |redemption| self.start_redemption(redemption))
+            .await?;
         let stale =
-            store::redemptions::to_start(pool, NEVER, self.ages.stale, STALE_AT_A_TIME).await?;
-        let mut cut_off = Vec::new();
-        for redemption in stale {
-            if self.is_due(&id::redeem(&redemption.redeem_request_id)) {
-                cut_off.push(redemption);
-                if cut_off.len() >= usize::try_from(AT_A_TIME).unwrap_or(usize::MAX) {
-                    break;
-                }
-            }
-        }
-        self.each(cut_off, |redemption| self.resume_redemption(redemption)).await
+            store::redemptions::to_start(pool, NEVER, self.ages.stale, LOOKED_AT_A_TIME).await?;
+        let stale = self.due(stale, |r| id::redeem(&r.redeem_request_id));
+        self.each(stale, |redemption| self.resume_redemption(redemption))
+            .await
     }
 
     async fn start_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
@@ -153,7 +155,12 @@ impl Starters {
             merchant: redemption.merchant_id,
             points: redemption.points,
         };
-        self.flows.start_redeem(&redemption).await.map_err(temporal)?;
+        self.flows
+            .start_redeem(&redemption)
+            .await
+            .map_err(temporal)?;
+        // Under load it may stay QUEUED for a while, which is no reason to start it again.
+        self.open_now(id::redeem(&redemption.id));
         measures::flow_started("redeem");
         Ok(())
     }
@@ -173,20 +180,29 @@ impl Starters {
 
     async fn start_tier_upgrades(&self) -> Result<(), Trouble> {
         let ordered = store::tiers::orders_to_start(&self.pool, AT_A_TIME).await?;
-        self.each(ordered, |order| self.start_tier_upgrade(order)).await?;
+        self.each(ordered, |order| self.start_tier_upgrade(order))
+            .await?;
         let age = TIER_ORDER_STALE_AFTER;
-        let stale = store::tiers::stale_orders(&self.pool, age, AT_A_TIME).await?;
-        let stale = stale
-            .into_iter()
-            .filter(|order| self.is_due(&id::tier_upgrade(&order.customer_id, order.order_id)))
-            .collect();
-        self.each(stale, |order| self.resume_tier_upgrade(order)).await
+        let stale = store::tiers::stale_orders(&self.pool, age, LOOKED_AT_A_TIME).await?;
+        let stale = self.due(stale, |o| id::tier_upgrade(&o.customer_id, o.order_id));
+        self.each(stale, |order| self.resume_tier_upgrade(order))
+            .await
     }
 
     async fn start_tier_upgrade(&self, order: Order) -> Result<(), Trouble> {
-        let Order { order_id, customer_id, tier } = order;
-        let order = TierOrder { order_id, customer_id };
-        self.flows.start_tier_upgrade(order, tier).await.map_err(temporal)?;
+        let Order {
+            order_id,
+            customer_id,
+            tier,
+        } = order;
+        let order = TierOrder {
+            order_id,
+            customer_id,
+        };
+        self.flows
+            .start_tier_upgrade(order, tier)
+            .await
+            .map_err(temporal)?;
         store::tiers::mark_started(&self.pool, order_id).await?;
         measures::flow_started("tier-upgrade");
         Ok(())
@@ -204,8 +220,7 @@ impl Starters {
     // ------------------------------------------------------------------------------ callbacks
 
     async fn signal_callbacks(&self) -> Result<(), Trouble> {
-        let callbacks =
-            store::callbacks::unsignalled(&self.pool, SIGNAL_AFTER, AT_A_TIME).await?;
+        let callbacks = store::callbacks::unsignalled(&self.pool, SIGNAL_AFTER, AT_A_TIME).await?;
         self.each(callbacks, |callback| self.signal(callback)).await
     }
 
@@ -256,7 +271,9 @@ impl Starters {
     where
         F: Future<Output = Result<(), Trouble>>,
     {
-        let mut done = stream::iter(items).map(work).buffer_unordered(CALLS_AT_A_TIME);
+        let mut done = stream::iter(items)
+            .map(work)
+            .buffer_unordered(CALLS_AT_A_TIME);
         let mut outcome = Ok(());
         while let Some(result) = done.next().await {
             if let Err(Trouble::Temporal(_)) = &result {
@@ -268,19 +285,26 @@ impl Starters {
         outcome
     }
 
-    /// Whether a stale row's flow should be asked for: it was not found open just now.
-    fn is_due(&self, workflow_id: &str) -> bool {
-        let mut found = self.found_open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        found.retain(|_, at| at.elapsed() < ASK_AGAIN_AFTER);
-        !found.contains_key(workflow_id)
+    /// Those whose flow was not found open or started just now, as many as one turn takes.
+    fn due<T>(&self, rows: Vec<T>, workflow_id: impl Fn(&T) -> String) -> Vec<T> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, at| at.elapsed() < ASK_AGAIN_AFTER);
+        let due = rows
+            .into_iter()
+            .filter(|row| !open.contains_key(&workflow_id(row)));
+        due.take(usize::try_from(AT_A_TIME).unwrap_or(usize::MAX))
+            .collect()
+    }
+
+    fn open_now(&self, workflow_id: String) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(workflow_id, Instant::now());
     }
 
     async fn is_open(&self, workflow_id: &str) -> Result<bool, Trouble> {
         let open = self.flows.is_open(workflow_id).await.map_err(temporal)?;
         if open {
-            let mut found =
-                self.found_open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            found.insert(workflow_id.to_owned(), Instant::now());
+            self.open_now(workflow_id.to_owned());
         }
         Ok(open)
     }

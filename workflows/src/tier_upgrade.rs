@@ -75,16 +75,16 @@ impl TierUpgrade {
         let upgraded = if let Some(upgraded) = account.already_upgraded.clone() {
             upgraded
         } else {
-                let Some(tier) = Self::evaluate_tier(ctx, &account).await? else {
-                    return Self::end(ctx, TierOutcome::NotDue, None).await;
-                };
-                let context = Self::gather(ctx, tier).await;
-                match Self::upgrade_tier(ctx, &account, tier, context).await? {
-                    UpgradeResult::Upgraded(upgraded) => upgraded,
-                    UpgradeResult::Conflict => {
-                        return Self::end(ctx, TierOutcome::Conflict, None).await;
-                    }
+            let Some(tier) = Self::evaluate_tier(ctx, &account).await? else {
+                return Self::end(ctx, TierOutcome::NotDue, None).await;
+            };
+            let context = Self::gather(ctx, tier).await;
+            match Self::upgrade_tier(ctx, &account, tier, context).await? {
+                UpgradeResult::Upgraded(upgraded) => upgraded,
+                UpgradeResult::Conflict => {
+                    return Self::end(ctx, TierOutcome::Conflict, None).await;
                 }
+            }
         };
         let outcome = match Self::await_acknowledgement(ctx, &upgraded).await? {
             Acknowledgement::Acknowledged => TierOutcome::Acknowledged,

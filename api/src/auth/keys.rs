@@ -56,8 +56,8 @@ pub(super) struct KeySet {
 }
 
 impl KeySet {
-    pub(super) fn fixed(set: &JwkSet) -> anyhow::Result<Self> {
-        Ok(Self::new(Source::Fixed, Keys::of(set.keys.iter().cloned())))
+    pub(super) fn fixed(set: &JwkSet) -> Self {
+        Self::new(Source::Fixed, Keys::of(set.keys.iter().cloned()))
     }
 
     pub(super) fn in_file(file: &Path) -> anyhow::Result<Self> {
@@ -117,16 +117,16 @@ impl KeySet {
             .keys
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let found = match id {
-            Some(id) => keys.by_id.get(id),
-            None => {
-                let mut all = keys.by_id.values().chain(&keys.without_id);
-                all.next().filter(|_| all.next().is_none())
-            }
+        let found = if let Some(id) = id {
+            keys.by_id.get(id)
+        } else {
+            let mut all = keys.by_id.values().chain(&keys.without_id);
+            all.next().filter(|_| all.next().is_none())
         };
-        let age = match self.source {
-            Source::Fixed => Some(Duration::ZERO),
-            _ => keys.read_at.map(|at| at.elapsed()),
+        let age = if matches!(self.source, Source::Fixed) {
+            Some(Duration::ZERO)
+        } else {
+            keys.read_at.map(|at| at.elapsed())
         };
         (found.cloned(), age)
     }

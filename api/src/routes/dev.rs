@@ -49,6 +49,7 @@ pub(super) struct TokenParameters {
 
 /// A token.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "OAuth's names")]
 pub(super) struct Token {
     /// The token.
     access_token: String,

@@ -83,7 +83,7 @@ fn expand_line(
             (Place::Basic, '\\') => {
                 // The next character is escaped and says nothing of where the text ends.
                 let escaped = rest.chars().nth(1).map_or(0, char::len_utf8);
-                expanded.push_str(&rest[..1 + escaped]);
+                expanded.push_str(&rest[..=escaped]);
                 rest = &rest[1 + escaped..];
                 continue;
             }

@@ -139,11 +139,14 @@ pub(super) fn order(rng: &mut ChaCha8Rng, customer: &str, number: usize) -> Draf
     // A till without order numbers sells small things, too small for a point: such an
     // order is known by its offset alone, and sending the file again must change nothing.
     let numbered = number % 25 != 24;
-    let cents = if numbered { 1_000..60_000 } else { 100..7_000 };
-    let mut body = with_currency_first(rng, cents, Body::default().text("customerId", customer));
-    if numbered {
-        body = body.text("orderId", &order_number(number));
-    }
+    let body = Body::default().text("customerId", customer);
+    let body = if numbered {
+        with_currency_first(rng, 1_000..60_000, body).text("orderId", &order_number(number))
+    } else {
+        let cents: i64 = rng.random_range(100..7_000);
+        let amount = format!("\"{}.{:02}\"", cents / 100, cents % 100);
+        with_currency(rng, body.raw("amount", &amount))
+    };
     Draft::new("orders", customer, body, time_of_day(rng))
 }
 

@@ -80,13 +80,17 @@ async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without
     let db = testing::database().await;
     let pool = &db.pool;
     let penniless = prepared(pool, "R1", 100, 101).await;
-    let row = redemptions::reserve(pool, &penniless, TTL, true).await.unwrap();
+    let row = redemptions::reserve(pool, &penniless, TTL, true)
+        .await
+        .unwrap();
     assert_eq!(
         (row.state, row.reason),
         (State::Failed, Some(FailureReason::InsufficientPoints))
     );
     post(pool, &[stay("more", "A", 5)]).await;
-    let row = redemptions::reserve(pool, &penniless, TTL, true).await.unwrap();
+    let row = redemptions::reserve(pool, &penniless, TTL, true)
+        .await
+        .unwrap();
     assert_eq!(
         row.state,
         State::Failed,

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
-use tests::system::{System, system, unique};
+use tests::system::{System, system, system_alone, unique};
 
 fn redemption(id: &str, customer: &str, points: i64, merchant: &str) -> Value {
     json!({
         "redeemRequestId": id, "customerId": customer, "requestedPoints": points,
-        "merchantContext": { "merchantId": merchant, "orderId": format!("O-{id}") }
+        "merchantContext": { "merchantId": merchant, "orderId": format!("O-{id}") },
+        "timestamp": "2026-03-14T10:00:00Z"
     })
 }
 
@@ -17,13 +18,20 @@ async fn an_event_becomes_points_a_confirmation_and_a_change_of_the_total() {
     let system = system().await;
     let customer = system.customer_with(3).await;
     let mine = customer.clone();
-    let confirmed =
-        system.await_published("reward-confirmed", 1, move |m| m.key == mine).await[0].json();
+    let confirmed = system
+        .await_published("reward-confirmed", 1, move |m| m.key == mine)
+        .await[0]
+        .json();
     assert_eq!(confirmed["pointsAwarded"], 300);
     assert_eq!(confirmed["balanceAfter"], 300);
     let mine = customer.clone();
-    let added = system.await_published("loyalty.pointsAdded.v2", 1, move |m| m.key == mine).await;
-    assert_eq!(added[0].json(), json!({ "userId": customer, "totalPoints": 300, "difference": 300 }));
+    let added = system
+        .await_published("loyalty.pointsAdded.v2", 1, move |m| m.key == mine)
+        .await;
+    assert_eq!(
+        added[0].json(),
+        json!({ "userId": customer, "totalPoints": 300, "difference": 300 })
+    );
     assert_eq!(added[0].headers["ce_type"], "loyalty.pointsAdded.v2");
     assert_eq!(added[0].headers["ce_specversion"], "1.0");
     let (_, view) = system.get(&format!("/api/v1/rewards/{customer}")).await;
@@ -42,7 +50,8 @@ async fn every_inbound_shape_counts_once_however_often_it_comes() {
     })
     .to_string();
     let created = json!({ "userId": customer }).to_string();
-    let ordered = json!({ "customerId": customer, "amount": "1234.56", "orderId": order }).to_string();
+    let ordered =
+        json!({ "customerId": customer, "amount": "1234.56", "orderId": order }).to_string();
     for _ in 0..3 {
         let binary = |kind: &'static str| {
             [
@@ -54,7 +63,12 @@ async fn every_inbound_shape_counts_once_however_often_it_comes() {
             ]
         };
         system
-            .send("orders.orderCompleted.v1", &customer, &binary("orders.orderCompleted.v1"), completed_v1.as_bytes())
+            .send(
+                "orders.orderCompleted.v1",
+                &customer,
+                &binary("orders.orderCompleted.v1"),
+                completed_v1.as_bytes(),
+            )
             .await;
         system
             .send(
@@ -65,14 +79,27 @@ async fn every_inbound_shape_counts_once_however_often_it_comes() {
             )
             .await;
         system
-            .send("users.userCreated.v1", &customer, &binary("users.userCreated.v1"), created.as_bytes())
+            .send(
+                "users.userCreated.v1",
+                &customer,
+                &binary("users.userCreated.v1"),
+                created.as_bytes(),
+            )
             .await;
-        system.send("orders", &customer, &[], ordered.as_bytes()).await;
+        system
+            .send("orders", &customer, &[], ordered.as_bytes())
+            .await;
     }
     // 50 for the completed order, 100 for the new user, 12 for the order's full hundreds.
-    system.until("all have counted", async || system.available(&customer).await == Some(162)).await;
+    system
+        .until("all have counted", async || {
+            system.available(&customer).await == Some(162)
+        })
+        .await;
     let mine = customer.clone();
-    let confirmed = system.published("reward-confirmed", move |m| m.key == mine).await;
+    let confirmed = system
+        .published("reward-confirmed", move |m| m.key == mine)
+        .await;
     assert!(confirmed.len() <= 3, "{confirmed:?}");
 }
 
@@ -97,34 +124,95 @@ async fn bad_messages_go_to_the_dead_letters_with_their_reason_and_the_rest_post
     let bad: Vec<(&str, Vec<u8>)> = vec![
         ("MALFORMED_JSON", b"{\"eventId\": ".to_vec()),
         ("MALFORMED_JSON", vec![0xff, 0xfe]),
-        ("MISSING_FIELD", event(&id(), &|e| drop(e.as_object_mut().expect("object").remove("customerId")))),
-        ("UNKNOWN_EVENT_TYPE", event(&id(), &set("/eventType", json!("SKYDIVING")))),
+        (
+            "MISSING_FIELD",
+            event(&id(), &|e| {
+                drop(e.as_object_mut().expect("object").remove("customerId"))
+            }),
+        ),
+        (
+            "UNKNOWN_EVENT_TYPE",
+            event(&id(), &set("/eventType", json!("SKYDIVING"))),
+        ),
         ("WRONG_TYPE", event(&id(), &set("/payload", json!("none")))),
         ("INVALID_ID", event("", &|_| ())),
         ("INVALID_ID", event(&"x".repeat(129), &|_| ())),
-        ("INVALID_AMOUNT", event(&id(), &set("/payload/amount", json!("-1")))),
-        ("INVALID_AMOUNT", event(&id(), &set("/payload/amount", json!("9999999999999999999999")))),
-        ("UNKNOWN_CURRENCY", event(&id(), &set("/payload/currency", json!("XTS")))),
-        ("INVALID_TIMESTAMP", event(&id(), &set("/timestamp", json!("yesterday")))),
-        ("TIMESTAMP_IN_FUTURE", event(&id(), &set("/timestamp", json!(far)))),
-        ("PAYLOAD_TOO_LARGE", event(&id(), &set("/payload/amount", json!("1".repeat(1_000_000))))),
-        ("BODY_CONFLICT", event(&twice, &set("/payload/amount", json!("11")))),
+        (
+            "INVALID_AMOUNT",
+            event(&id(), &set("/payload/amount", json!("-1"))),
+        ),
+        (
+            "INVALID_AMOUNT",
+            event(
+                &id(),
+                &set("/payload/amount", json!("9999999999999999999999")),
+            ),
+        ),
+        (
+            "UNKNOWN_CURRENCY",
+            event(&id(), &set("/payload/currency", json!("XTS"))),
+        ),
+        (
+            "INVALID_TIMESTAMP",
+            event(&id(), &set("/timestamp", json!("yesterday"))),
+        ),
+        (
+            "TIMESTAMP_IN_FUTURE",
+            event(&id(), &set("/timestamp", json!(far))),
+        ),
+        (
+            "PAYLOAD_TOO_LARGE",
+            event(&id(), &set("/payload/amount", json!("1".repeat(1_000_000)))),
+        ),
+        (
+            "BODY_CONFLICT",
+            event(&twice, &set("/payload/amount", json!("11"))),
+        ),
     ];
-    system.send("reward-events", &customer, &[], &event(&twice, &|_| ())).await;
+    system
+        .send("reward-events", &customer, &[], &event(&twice, &|_| ()))
+        .await;
     for (_, body) in &bad {
-        system.send("reward-events", &customer, &[("traceparent", "00-1-2-01")], body).await;
-        system.send("reward-events", &customer, &[], &event(&unique("good"), &|_| ())).await;
+        system
+            .send(
+                "reward-events",
+                &customer,
+                &[("traceparent", "00-1-2-01")],
+                body,
+            )
+            .await;
+        system
+            .send(
+                "reward-events",
+                &customer,
+                &[],
+                &event(&unique("good"), &|_| ()),
+            )
+            .await;
     }
     let good = i64::try_from(bad.len()).expect("few") + 1;
-    system.until("the good ones post", async || system.available(&customer).await == Some(3 * good)).await;
+    system
+        .until("the good ones post", async || {
+            system.available(&customer).await == Some(3 * good)
+        })
+        .await;
     let mine = customer.clone();
-    let letters = system.await_published("dead-letter", bad.len(), move |m| m.key == mine).await;
+    let letters = system
+        .await_published("dead-letter", bad.len(), move |m| m.key == mine)
+        .await;
     assert_eq!(letters.len(), bad.len());
     for ((class, body), letter) in bad.iter().zip(&letters) {
-        assert_eq!(&letter.headers["meed-dlq-class"], class, "{:?}", letter.headers);
+        assert_eq!(
+            &letter.headers["meed-dlq-class"], class,
+            "{:?}",
+            letter.headers
+        );
         assert_eq!(&letter.body, body, "the original bytes");
         assert_eq!(letter.headers["meed-dlq-topic"], "reward-events");
-        assert_eq!(letter.headers["traceparent"], "00-1-2-01", "the original headers");
+        assert_eq!(
+            letter.headers["traceparent"], "00-1-2-01",
+            "the original headers"
+        );
         assert!(!letter.headers["meed-dlq-reason"].is_empty());
         assert!(letter.headers["meed-dlq-offset"].parse::<i64>().is_ok());
     }
@@ -139,7 +227,10 @@ async fn redeeming_over_http() {
     let body = redemption(&id, &customer, 200, "M1");
     let accepted = system.redeem(&id, &body).await;
     assert_eq!(accepted.status(), 202);
-    assert_eq!(accepted.headers()["location"], format!("/api/v1/redeem/{id}"));
+    assert_eq!(
+        accepted.headers()["location"],
+        format!("/api/v1/redeem/{id}")
+    );
     let first: Value = accepted.json().await.expect("JSON");
     assert_eq!(first["redeemRequestId"], json!(id));
     let view = system.ended(&id).await;
@@ -151,15 +242,28 @@ async fn redeeming_over_http() {
     // The same key and body replay the stored answer; the same key with another body does not.
     let again: Value = system.redeem(&id, &body).await.json().await.expect("JSON");
     assert_eq!(again, first);
-    assert_eq!(system.redeem(&id, &redemption(&id, &customer, 201, "M1")).await.status(), 422);
+    assert_eq!(
+        system
+            .redeem(&id, &redemption(&id, &customer, 201, "M1"))
+            .await
+            .status(),
+        422
+    );
     // Another key: the same request is the same redemption, another body is a conflict.
     assert_eq!(system.redeem(&unique("k"), &body).await.status(), 202);
-    let conflict = system.redeem(&unique("k"), &redemption(&id, &customer, 1, "M1")).await;
+    let conflict = system
+        .redeem(&unique("k"), &redemption(&id, &customer, 1, "M1"))
+        .await;
     assert_eq!(conflict.status(), 409);
-    assert_eq!(conflict.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        conflict.headers()["content-type"],
+        "application/problem+json"
+    );
     // More than there is, and what was never asked for.
     let dear = unique("R");
-    let refused = system.redeem(&dear, &redemption(&dear, &customer, 301, "M1")).await;
+    let refused = system
+        .redeem(&dear, &redemption(&dear, &customer, 301, "M1"))
+        .await;
     assert_eq!(refused.status(), 409);
     let problem: Value = refused.json().await.expect("a problem");
     assert_eq!(problem["code"], "INSUFFICIENT_POINTS");
@@ -168,15 +272,23 @@ async fn redeeming_over_http() {
     let cancel = |id: String| {
         let system = &system;
         async move {
-            let request = system.request("POST", &format!("/api/v1/redeem/{id}/cancel")).await;
-            request.header("idempotency-key", unique("k")).send().await.expect("the api answers")
+            let request = system
+                .request("POST", &format!("/api/v1/redeem/{id}/cancel"))
+                .await;
+            request
+                .header("idempotency-key", unique("k"))
+                .send()
+                .await
+                .expect("the api answers")
         }
     };
     assert_eq!(cancel(id).await.status(), 409);
     assert_eq!(cancel("never-asked".into()).await.status(), 404);
     assert_eq!(system.available(&customer).await, Some(300));
     let mine = customer.clone();
-    let answers = system.await_published("redeem-confirmed", 1, move |m| m.key == mine).await;
+    let answers = system
+        .await_published("redeem-confirmed", 1, move |m| m.key == mine)
+        .await;
     assert_eq!(answers.len(), 1);
     assert_eq!(answers[0].json()["status"], "SUCCESS");
 }
@@ -199,19 +311,26 @@ async fn every_kind_of_merchant_over_kafka_and_the_same_request_by_both_roads() 
     for (merchant, status, reason) in merchants {
         let id = unique("R");
         let body = redemption(&id, &customer, 10, merchant);
-        let mut message = body.clone();
-        message["timestamp"] = json!("2026-03-14T10:00:00Z");
         for _ in 0..2 {
-            system.send("redeem-events", &customer, &[], message.to_string().as_bytes()).await;
+            system
+                .send("redeem-events", &customer, &[], body.to_string().as_bytes())
+                .await;
         }
-        assert!(matches!(system.redeem(&id, &body).await.status().as_u16(), 202));
+        assert!(matches!(
+            system.redeem(&id, &body).await.status().as_u16(),
+            202
+        ));
         expected.insert(id, (status, reason));
     }
     let conflicting = expected.keys().next().expect("one").clone();
     let conflict = redemption(&conflicting, &customer, 11, "M1").to_string();
-    system.send("redeem-events", &customer, &[], conflict.as_bytes()).await;
+    system
+        .send("redeem-events", &customer, &[], conflict.as_bytes())
+        .await;
     let zero = redemption(&unique("R"), &customer, 0, "M1").to_string();
-    system.send("redeem-events", &customer, &[], zero.as_bytes()).await;
+    system
+        .send("redeem-events", &customer, &[], zero.as_bytes())
+        .await;
 
     let mut deducted = 0;
     for (id, (status, reason)) in &expected {
@@ -222,12 +341,18 @@ async fn every_kind_of_merchant_over_kafka_and_the_same_request_by_both_roads() 
     }
     assert_eq!(system.available(&customer).await, Some(2_000 - deducted));
     let mine = customer.clone();
-    let answers =
-        system.await_published("redeem-confirmed", merchants.len(), move |m| m.key == mine).await;
+    let answers = system
+        .await_published("redeem-confirmed", merchants.len(), move |m| m.key == mine)
+        .await;
     assert_eq!(answers.len(), merchants.len(), "one answer each");
     let mine = customer.clone();
-    let letters = system.await_published("dead-letter", 2, move |m| m.key == mine).await;
-    let classes: Vec<&str> = letters.iter().map(|l| l.headers["meed-dlq-class"].as_str()).collect();
+    let letters = system
+        .await_published("dead-letter", 2, move |m| m.key == mine)
+        .await;
+    let classes: Vec<&str> = letters
+        .iter()
+        .map(|l| l.headers["meed-dlq-class"].as_str())
+        .collect();
     assert_eq!(classes, ["BODY_CONFLICT", "INVALID_POINTS"]);
     system.assert_ledger_agrees().await;
 }
@@ -237,7 +362,9 @@ async fn a_tier_is_reached_told_and_acknowledged() {
     let system = system().await;
     let customer = system.customer_with(16).await;
     let mine = customer.clone();
-    let told = system.await_published("loyalty.tierUpgraded.v1", 1, move |m| m.key == mine).await;
+    let told = system
+        .await_published("loyalty.tierUpgraded.v1", 1, move |m| m.key == mine)
+        .await;
     let event = told[0].json();
     assert_eq!(event["previousTier"], "BRONZE");
     assert_eq!(event["newTier"], "GOLD");
@@ -251,7 +378,11 @@ async fn a_tier_is_reached_told_and_acknowledged() {
         .await
         .expect("orders")
     };
-    system.until("it is acknowledged", async || outcome().await == [(Some("ACKNOWLEDGED".into()),)]).await;
+    system
+        .until("it is acknowledged", async || {
+            outcome().await == [(Some("ACKNOWLEDGED".into()),)]
+        })
+        .await;
     // Its callback is used up: the same answer is fine, another is not, and an invented one is unknown.
     let callback = event["callbackId"].as_str().expect("a callback id");
     for (path, expected) in [
@@ -259,7 +390,12 @@ async fn a_tier_is_reached_told_and_acknowledged() {
         (format!("/api/v1/callbacks/{callback}/failure"), 409),
         ("/api/v1/callbacks/invented/success".to_owned(), 404),
     ] {
-        let answer = system.request("POST", &path).await.send().await.expect("the api answers");
+        let answer = system
+            .request("POST", &path)
+            .await
+            .send()
+            .await
+            .expect("the api answers");
         assert_eq!(answer.status(), expected, "{path}");
     }
 }
@@ -268,7 +404,12 @@ async fn a_tier_is_reached_told_and_acknowledged() {
 async fn nobody_gets_in_without_a_token_or_the_scope_for_it() {
     let system = system().await;
     let api = &system.components.env["MEED_API_URL"];
-    let anonymous = system.http.get(format!("{api}/api/v1/rewards/C1")).send().await.expect("answer");
+    let anonymous = system
+        .http
+        .get(format!("{api}/api/v1/rewards/C1"))
+        .send()
+        .await
+        .expect("answer");
     assert_eq!(anonymous.status(), 401);
     let reader = system.token("reader", "rewards.read").await;
     let body = redemption("R", "C1", 1, "M1");
@@ -283,9 +424,17 @@ async fn nobody_gets_in_without_a_token_or_the_scope_for_it() {
         .expect("answer");
     assert_eq!(refused.status(), 403);
     let problem: Value = refused.json().await.expect("a problem");
-    assert!(problem["code"].is_string() && problem["requestId"].is_string(), "{problem}");
-    let without_key =
-        system.request("POST", "/api/v1/redeem").await.json(&body).send().await.expect("answer");
+    assert!(
+        problem["code"].is_string() && problem["requestId"].is_string(),
+        "{problem}"
+    );
+    let without_key = system
+        .request("POST", "/api/v1/redeem")
+        .await
+        .json(&body)
+        .send()
+        .await
+        .expect("answer");
     assert_eq!(without_key.status(), 400);
 }
 
@@ -294,7 +443,9 @@ async fn load(system: &System, customer: &str, redemptions: usize) -> Vec<String
     for n in 0..redemptions {
         let id = unique("R");
         let body = redemption(&id, customer, 1, ["M1", "M2", "M7"][n % 3]);
-        system.send("redeem-events", customer, &[], body.to_string().as_bytes()).await;
+        system
+            .send("redeem-events", customer, &[], body.to_string().as_bytes())
+            .await;
         system.stay(customer, 1).await;
         ids.push(id);
     }
@@ -304,7 +455,7 @@ async fn load(system: &System, customer: &str, redemptions: usize) -> Vec<String
 /// A worker and an api that are told to end, and some that are killed, lose nothing.
 #[tokio::test]
 async fn ending_and_killing_worker_and_api_under_load_loses_nothing() {
-    let system = system().await;
+    let system = system_alone().await;
     let customer = system.customer_with(10).await;
     let mut ids = Vec::new();
     for name in ["worker", "api"] {
@@ -328,6 +479,10 @@ async fn ending_and_killing_worker_and_api_under_load_loses_nothing() {
     }
     let stays = i64::try_from(ids.len()).expect("few");
     let expected = 1_000 + 100 * stays - stays;
-    system.until("every stay counts", async || system.available(&customer).await == Some(expected)).await;
+    system
+        .until("every stay counts", async || {
+            system.available(&customer).await == Some(expected)
+        })
+        .await;
     system.assert_ledger_agrees().await;
 }

@@ -7,18 +7,29 @@ use tests::{
     system::system,
 };
 
+/// The addresses that programs listen on; the running system has its own already.
+const LISTEN: [&str; 2] = ["MEED_API_LISTEN", "MEED_WORKER_LISTEN"];
+
 /// Runs a program that must not start, and gives what it said.
 fn refused(program: &str, env: &[(&str, String)]) -> String {
     let output = Command::new(repository().join("target/debug").join(program))
         .envs(&components().env)
+        .envs(LISTEN.map(|name| (name, "127.0.0.1:0")))
         .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir(repository())
         .output()
         .expect("it runs");
     assert!(!output.status.success(), "{program} started with {env:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("panicked") && !said.contains("backtrace"), "{said}");
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).expect("it says why");
+    assert!(
+        !said.contains("panicked") && !said.contains("backtrace"),
+        "{said}"
+    );
+    let last = said
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .expect("it says why");
     last.to_owned()
 }
 
@@ -34,20 +45,36 @@ async fn what_cannot_start_says_why() {
     tokio::task::spawn_blocking(|| {
         let config = std::fs::read_to_string(repository().join("meed.toml")).expect("meed.toml");
         for program in ["meed-worker", "meed-api"] {
-            let said = refused(program, &[("DATABASE_URL", "postgres://x@127.0.0.1:9/x".into())]);
+            let said = refused(
+                program,
+                &[("DATABASE_URL", "postgres://x@127.0.0.1:9/x".into())],
+            );
             assert!(said.contains("127.0.0.1:9"), "{program}: {said}");
             let said = refused(program, &[("TEMPORAL_ADDRESS", "127.0.0.1:9".into())]);
             assert!(said.contains("127.0.0.1:9"), "{program}: {said}");
-            let said = refused(program, &[]);
+            let taken = LISTEN.map(|name| (name, components().env[name].clone()));
+            let said = refused(program, &taken);
             assert!(said.contains("in use"), "{program}: {said}");
 
-            let broken = scratch("config.toml", &config.replace("[database]", "[database]\nsurprise = 1"));
+            let broken = scratch(
+                "config.toml",
+                &config.replace("[database]", "[database]\nsurprise = 1"),
+            );
             let said = refused(program, &[("MEED_CONFIG", broken)]);
-            assert!(said.contains("line") && said.contains("surprise"), "{program}: {said}");
+            assert!(
+                said.contains("line") && said.contains("surprise"),
+                "{program}: {said}"
+            );
         }
         let rules = std::fs::read_to_string(repository().join("programme.toml")).expect("rules");
-        let rules = scratch("programme.toml", &rules.replacen("[[rules]]", "[[rules]]\nfoo = 1", 1));
-        let with_rules = scratch("rules.toml", &config.replace("\"programme.toml\"", &format!("{rules:?}")));
+        let rules = scratch(
+            "programme.toml",
+            &rules.replacen("[[rules]]", "[[rules]]\nfoo = 1", 1),
+        );
+        let with_rules = scratch(
+            "rules.toml",
+            &config.replace("\"programme.toml\"", &format!("{rules:?}")),
+        );
         let said = refused("meed-worker", &[("MEED_CONFIG", with_rules)]);
         assert!(said.contains("line") && said.contains("foo"), "{said}");
     })

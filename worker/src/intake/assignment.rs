@@ -52,7 +52,10 @@ pub struct Assignment {
 impl Assignment {
     /// Callbacks that report to this health.
     pub fn new(health: Arc<IntakeHealth>) -> Self {
-        Self { changes: Arc::default(), health }
+        Self {
+            changes: Arc::default(),
+            health,
+        }
     }
 
     /// The changes since the last time, oldest first.
@@ -61,17 +64,27 @@ impl Assignment {
     }
 
     fn tell(&self, change: Change) {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+        self.changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(change);
     }
 }
 
 fn partitions(list: &TopicPartitionList) -> Partitions {
-    list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect()
+    list.elements()
+        .iter()
+        .map(|e| (e.topic().to_owned(), e.partition()))
+        .collect()
 }
 
 impl ClientContext for Assignment {
     fn stats(&self, statistics: Statistics) {
-        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+        if statistics
+            .brokers
+            .values()
+            .any(|broker| broker.state == "UP")
+        {
             self.health.out_of_reach.store(false, Ordering::Relaxed);
         }
         for (topic, statistics) in &statistics.topics {
@@ -87,7 +100,7 @@ impl ClientContext for Assignment {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.health.out_of_reach.store(true, Ordering::Relaxed);
         }
-        tracing::warn!(%error, reason, "Kafka reports");
+        tracing::debug!(%error, reason, "Kafka reports");
     }
 }
 

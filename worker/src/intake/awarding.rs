@@ -10,7 +10,9 @@ use crate::{backoff::Backoff, flows::Flows, measures, record::Record};
 
 /// Sees to it that a batch of awards is posted. Comes back only then.
 pub async fn award(flows: Flows, buffer: Arc<BatchBuffer>, records: Vec<Record>) {
-    let Some(range) = range_of(&records) else { return };
+    let Some(range) = range_of(&records) else {
+        return;
+    };
     // In the buffer for as long as this runs, so that the activity need not read Kafka again.
     let _buffered = buffer.put(range.clone(), records);
     let mut unlucky = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));

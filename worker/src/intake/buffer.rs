@@ -27,7 +27,11 @@ impl BatchBuffer {
     pub fn put(self: &Arc<Self>, range: MessageRange, records: Vec<Record>) -> Buffered {
         let records: Arc<[Record]> = records.into();
         self.locked().insert(range.clone(), Arc::clone(&records));
-        Buffered { buffer: Arc::clone(self), range, records }
+        Buffered {
+            buffer: Arc::clone(self),
+            range,
+            records,
+        }
     }
 
     /// The messages of a range, if they are here. They stay: the activity may run again.
@@ -44,7 +48,10 @@ impl Drop for Buffered {
     fn drop(&mut self) {
         // A later assignment may have put the same range in again; that one stays.
         let mut ranges = self.buffer.locked();
-        if ranges.get(&self.range).is_some_and(|records| Arc::ptr_eq(records, &self.records)) {
+        if ranges
+            .get(&self.range)
+            .is_some_and(|records| Arc::ptr_eq(records, &self.records))
+        {
             ranges.remove(&self.range);
         }
     }
@@ -72,10 +79,17 @@ mod tests {
         let buffer = Arc::new(BatchBuffer::default());
         let records = vec![record(3), record(5)];
         let range = range_of(&records).expect("not empty");
-        assert_eq!((range.first_offset, range.last_offset, range.messages), (3, 5, 2));
+        assert_eq!(
+            (range.first_offset, range.last_offset, range.messages),
+            (3, 5, 2)
+        );
         let buffered = buffer.put(range.clone(), records);
         assert_eq!(buffer.get(&range).map(|r| r.len()), Some(2));
-        assert_eq!(buffer.get(&range).map(|r| r.len()), Some(2), "again, for a retry");
+        assert_eq!(
+            buffer.get(&range).map(|r| r.len()),
+            Some(2),
+            "again, for a retry"
+        );
         drop(buffered);
         assert_eq!(buffer.get(&range), None);
         assert_eq!(range_of(&[]), None);

@@ -136,7 +136,10 @@ mod tests {
     use super::*;
     use crate::record::tests::record;
 
-    const LIMITS: BatchLimits = BatchLimits { messages: 3, bytes: 1_000 };
+    const LIMITS: BatchLimits = BatchLimits {
+        messages: 3,
+        bytes: 1_000,
+    };
 
     fn offsets(batch: Option<Vec<Record>>) -> Vec<i64> {
         batch.into_iter().flatten().map(|r| r.offset).collect()
@@ -183,7 +186,11 @@ mod tests {
     fn a_full_buffer_pauses_once_and_resumes_when_there_is_room() {
         let mut lane = Lane::new(1, LIMITS);
         let flows: Vec<Flow> = (0..8).map(|offset| lane.push(record(offset))).collect();
-        assert_eq!(flows.iter().position(|f| *f == Flow::Pause), Some(5), "two batches wait");
+        assert_eq!(
+            flows.iter().position(|f| *f == Flow::Pause),
+            Some(5),
+            "two batches wait"
+        );
         assert_eq!(flows.iter().filter(|f| **f == Flow::Pause).count(), 1);
         assert_eq!(offsets(lane.next_batch()), [0, 1, 2]);
         assert_eq!(lane.relieve(), Flow::Unchanged, "five wait");
@@ -198,11 +205,23 @@ mod tests {
 
     #[test]
     fn bytes_bound_a_batch_but_a_large_message_still_goes() {
-        let mut lane = Lane::new(1, BatchLimits { messages: 10, bytes: 100 });
-        let large = |offset| Record { value: Some(vec![0; 80]), ..record(offset) };
+        let mut lane = Lane::new(
+            1,
+            BatchLimits {
+                messages: 10,
+                bytes: 100,
+            },
+        );
+        let large = |offset| Record {
+            value: Some(vec![0; 80]),
+            ..record(offset)
+        };
         lane.push(large(1));
         lane.push(large(2));
-        lane.push(Record { value: Some(vec![0; 5_000]), ..record(3) });
+        lane.push(Record {
+            value: Some(vec![0; 5_000]),
+            ..record(3)
+        });
         assert_eq!(offsets(lane.next_batch()), [1]);
         lane.complete(1, 1);
         assert_eq!(offsets(lane.next_batch()), [2]);
@@ -220,7 +239,11 @@ mod tests {
         again.next_batch();
         assert_eq!(again.complete(1, 1), None);
         again.push(record(2));
-        assert_eq!(again.next_batch(), None, "its own batch is still on its way");
+        assert_eq!(
+            again.next_batch(),
+            None,
+            "its own batch is still on its way"
+        );
         assert_eq!(again.next_offset(), None);
         assert_eq!(again.complete(2, 1), Some(2));
     }

@@ -31,11 +31,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use assignment::{Assignment, Change};
 pub use assignment::IntakeHealth;
+use assignment::{Assignment, Change};
 pub use buffer::BatchBuffer;
-use lane::{Flow, Lane};
 pub use lane::BatchLimits;
+use lane::{Flow, Lane};
 pub use redeeming::Redeeming;
 
 use crate::{flows::Flows, kafka::Kafka, measures, record::Record};
@@ -116,7 +116,10 @@ impl Intake {
         let outcome = run.take_in(&stop).await;
         run.drain().await;
         // Closing the consumer waits for the group, so it must not hold up the runtime.
-        if tokio::task::spawn_blocking(move || drop(run.consumer)).await.is_err() {
+        if tokio::task::spawn_blocking(move || drop(run.consumer))
+            .await
+            .is_err()
+        {
             tracing::warn!("the consumer did not close cleanly");
         }
         outcome
@@ -154,7 +157,9 @@ impl Run {
     /// Takes what the consumer has ready, without waiting for more.
     fn receive_what_is_there(&mut self) {
         for _ in 1..MESSAGES_AT_A_TIME {
-            let Some(received) = self.consumer.recv().now_or_never() else { break };
+            let Some(received) = self.consumer.recv().now_or_never() else {
+                break;
+            };
             let received = received.map(|message| self.copy(&message));
             self.receive(received);
         }
@@ -183,17 +188,21 @@ impl Run {
 
     fn dispatch_line(&mut self) {
         while !self.line.is_empty() {
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
-            let Some((topic, partition)) = self.line.pop_front() else { return };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                return;
+            };
+            let Some((topic, partition)) = self.line.pop_front() else {
+                return;
+            };
             self.dispatch(&topic, partition, Some(place));
         }
     }
 
     fn copy(&self, message: &BorrowedMessage<'_>) -> Record {
-        let topic = self
-            .lanes
-            .get_key_value(message.topic())
-            .map_or_else(|| Arc::from(message.topic()), |(topic, _)| Arc::clone(topic));
+        let topic = self.lanes.get_key_value(message.topic()).map_or_else(
+            || Arc::from(message.topic()),
+            |(topic, _)| Arc::clone(topic),
+        );
         Record::of(message, topic)
     }
 
@@ -203,8 +212,10 @@ impl Run {
         match received {
             Ok(record) => {
                 let (topic, partition) = (Arc::clone(&record.topic), record.partition);
-                let Some(assigned) =
-                    self.lanes.get_mut(&topic).and_then(|lanes| lanes.get_mut(&partition))
+                let Some(assigned) = self
+                    .lanes
+                    .get_mut(&topic)
+                    .and_then(|lanes| lanes.get_mut(&partition))
                 else {
                     tracing::debug!(%topic, partition, "a message of a partition that is not ours");
                     return;
@@ -212,7 +223,8 @@ impl Run {
                 let flow = assigned.lane.push(record);
                 self.tell_consumer(flow, &topic, partition);
             }
-            Err(error) => tracing::warn!(%error, "the intake cannot read"),
+            // The client logs it too, and goes on by itself when it can.
+            Err(error) => tracing::debug!(%error, "the intake cannot read"),
         }
     }
 
@@ -225,10 +237,13 @@ impl Run {
                     for (topic, partition) in partitions {
                         let topic: Arc<str> = Arc::from(topic);
                         let lane = Lane::new(self.epoch, self.intake.limits);
-                        self.lanes
-                            .entry(Arc::clone(&topic))
-                            .or_default()
-                            .insert(partition, AssignedLane { lane, running: None });
+                        self.lanes.entry(Arc::clone(&topic)).or_default().insert(
+                            partition,
+                            AssignedLane {
+                                lane,
+                                running: None,
+                            },
+                        );
                         // It may have been paused when it was ours before.
                         self.tell_consumer(Flow::Resume, &topic, partition);
                     }
@@ -264,19 +279,20 @@ impl Run {
 
     /// Sends the partition's next batch off, if there is one and none is in flight. An award batch
     /// keeps its place until it ends, whichever way.
-    fn dispatch(
-        &mut self,
-        topic: &Arc<str>,
-        partition: i32,
-        place: Option<OwnedSemaphorePermit>,
-    ) {
-        let Some(assigned) =
-            self.lanes.get_mut(topic).and_then(|lanes| lanes.get_mut(&partition))
+    fn dispatch(&mut self, topic: &Arc<str>, partition: i32, place: Option<OwnedSemaphorePermit>) {
+        let Some(assigned) = self
+            .lanes
+            .get_mut(topic)
+            .and_then(|lanes| lanes.get_mut(&partition))
         else {
             return;
         };
-        let Some(records) = assigned.lane.next_batch() else { return };
-        let Some(last_offset) = records.last().map(|record| record.offset) else { return };
+        let Some(records) = assigned.lane.next_batch() else {
+            return;
+        };
+        let Some(last_offset) = records.last().map(|record| record.offset) else {
+            return;
+        };
         measures::batch_begins(records.len());
         let done = Done {
             topic: Arc::clone(topic),

@@ -69,7 +69,10 @@ impl Redeeming {
         let mut backoff = Backoff::short();
         let mut plan = Bisection::new(records.len());
         while let Some(part) = plan.next_part() {
-            match self.write(&records[part.clone()], &readings[part.clone()]).await {
+            match self
+                .write(&records[part.clone()], &readings[part.clone()])
+                .await
+            {
                 Ok(counts) => {
                     plan.posted();
                     backoff.reset();
@@ -111,8 +114,10 @@ impl Redeeming {
         records: &[Record],
         readings: &[Result<RedeemRequest, Refusal>],
     ) -> Result<Counts, store::Error> {
-        let requests: Vec<RedeemRequest> =
-            readings.iter().filter_map(|reading| reading.as_ref().ok().cloned()).collect();
+        let requests: Vec<RedeemRequest> = readings
+            .iter()
+            .filter_map(|reading| reading.as_ref().ok().cloned())
+            .collect();
         let mut transaction = store::ledger::begin(&self.pool).await?;
         let answers = if requests.is_empty() {
             Vec::new()
@@ -165,7 +170,9 @@ impl Redeeming {
             let (flows, starting) = (self.flows.clone(), Arc::clone(&self.starting));
             tokio::spawn(async move {
                 let _waiting = waiting;
-                let Ok(_turn) = starting.acquire().await else { return };
+                let Ok(_turn) = starting.acquire().await else {
+                    return;
+                };
                 if let Err(error) = flows.start_redeem(&redemption).await {
                     let redeem_request_id = redemption.id.as_str();
                     tracing::info!(%error, redeem_request_id, "left to the starter");
