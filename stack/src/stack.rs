@@ -177,6 +177,7 @@ impl Stack {
                 or_local(&external.temporal_ui_url, "http://", "temporal-ui")?,
             ),
             ("TEMPORAL_NAMESPACE", self.namespace.clone()),
+            ("STACK_DATA_DIR", self.data_dir.display().to_string()),
         ];
         if external.database_url.is_some() {
             env.retain(|(name, _)| *name != "DATABASE_SUPERUSER_URL");

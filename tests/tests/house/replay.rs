@@ -10,10 +10,13 @@ use workflows::{AwardBatch, Redeem, Relay, TierUpgrade};
 fn replayer() -> WorkflowReplayer {
     let options = WorkflowReplayerOptions::new()
         .register_workflow::<AwardBatch>()
-        .and_then(|options| options.register_workflow::<Redeem>())
-        .and_then(|options| options.register_workflow::<Relay>())
-        .and_then(|options| options.register_workflow::<TierUpgrade>())
-        .expect("each registers once")
+        .expect("AwardBatch registers once")
+        .register_workflow::<Redeem>()
+        .expect("Redeem registers once")
+        .register_workflow::<Relay>()
+        .expect("Relay registers once")
+        .register_workflow::<TierUpgrade>()
+        .expect("TierUpgrade registers once")
         .build();
     WorkflowReplayer::new(options).expect("a replayer")
 }

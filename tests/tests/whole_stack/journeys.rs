@@ -127,7 +127,7 @@ async fn bad_messages_go_to_the_dead_letters_with_their_reason_and_the_rest_post
         (
             "MISSING_FIELD",
             event(&id(), &|e| {
-                drop(e.as_object_mut().expect("object").remove("customerId"))
+                drop(e.as_object_mut().expect("object").remove("customerId"));
             }),
         ),
         (
