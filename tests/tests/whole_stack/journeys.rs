@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
+use temporalio_client::{WorkflowFetchHistoryOptions, WorkflowGetResultOptions};
 use tests::system::{System, system, system_alone, unique};
+use tests::{components::temporal, history};
+use workflows::{AwardBatch, Relay, id::RELAY_WORKFLOW_ID};
 
 fn redemption(id: &str, customer: &str, points: i64, merchant: &str) -> Value {
     json!({
@@ -36,6 +39,29 @@ async fn an_event_becomes_points_a_confirmation_and_a_change_of_the_total() {
     assert_eq!(added[0].headers["ce_specversion"], "1.0");
     let (_, view) = system.get(&format!("/api/v1/rewards/{customer}")).await;
     assert_eq!(view["totalPoints"], 300, "{view}");
+
+    // The ledger leads to the flow that did it, and both flows can be replayed.
+    let (workflow_id,): (String,) =
+        sqlx::query_as("SELECT workflow_id FROM transfers WHERE customer_id = $1")
+            .bind(&customer)
+            .fetch_one(&system.pool)
+            .await
+            .expect("one transfer");
+    assert!(
+        workflow_id.starts_with("award/reward-events/"),
+        "{workflow_id}"
+    );
+    let client = temporal().await;
+    let award = client.get_workflow_handle::<AwardBatch>(&workflow_id);
+    let outcome = award
+        .get_result(WorkflowGetResultOptions::default())
+        .await
+        .expect("it ended");
+    assert!(outcome.posted >= 1);
+    let relay = client.get_workflow_handle::<Relay>(RELAY_WORKFLOW_ID);
+    let options = WorkflowFetchHistoryOptions::default;
+    history::record("AwardBatch", award.fetch_history(options())).await;
+    history::record("Relay", relay.fetch_history(options())).await;
 }
 
 #[tokio::test]
@@ -475,7 +501,8 @@ async fn ending_and_killing_worker_and_api_under_load_loses_nothing() {
         }
     }
     for id in &ids {
-        assert_eq!(system.ended(id).await["status"], "SUCCESS");
+        let view = system.ended(id).await;
+        assert_eq!(view["status"], "SUCCESS", "{view}");
     }
     let stays = i64::try_from(ids.len()).expect("few");
     let expected = 1_000 + 100 * stays - stays;

@@ -1,6 +1,5 @@
 //! Tests on the whole stack: real Temporal, PostgreSQL and Kafka, started once for all of them.
 
-
 mod journeys;
 mod redeem_flow;
 mod refused_starts;
