@@ -188,6 +188,12 @@ impl Redeem {
             None if view.cancel_requested && view.state == RedemptionState::Reserved => {
                 Some(Word::Declines(FailureReason::Cancelled))
             }
+            // Held for too long before the merchant was ever asked: nobody else has to be.
+            None if view.state == RedemptionState::Reserved
+                && Self::hold_remaining(ctx, view).is_zero() =>
+            {
+                Some(Word::Declines(FailureReason::HoldExpired))
+            }
             None if view.cancel_requested => Some(Word::Uncertain(FailureReason::Cancelled)),
             None => None,
         }
@@ -254,7 +260,8 @@ impl Redeem {
             STATUS.value_set(RedemptionState::AwaitingCallback.to_string())
         ]);
         let within = Duration::from_millis(input.limits.callback_within_ms)
-            .min(Self::hold_remaining(ctx, view));
+            .min(Self::hold_remaining(ctx, view))
+            .max(options::SHORTEST_WAIT);
         let token = WorkflowCancellationToken::new();
         let mut timer = ctx.timer(
             TimerOptions::builder(within)

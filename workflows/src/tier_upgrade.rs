@@ -288,5 +288,6 @@ impl TierUpgrade {
                     .unwrap_or_default()
             })
             .unwrap_or_default()
+            .max(options::SHORTEST_WAIT)
     }
 }

@@ -53,16 +53,17 @@ fn the_shipped_file_is_read() {
     assert_eq!(settings.merchants.len(), 7);
     assert_eq!(settings.programme_file(), Path::new("conf/programme.toml"));
     let m1 = MerchantId::new("M1").expect("an id");
+    let m5 = MerchantId::new("M5").expect("an id");
     assert_eq!(
         settings.merchants[&m1].base_url,
         "http://127.0.0.1:9/merchants/M1"
     );
     assert_eq!(
-        settings.redeem_limits(&m1),
+        settings.redeem_limits(&m5),
         RedeemLimits {
             hold_ttl_ms: 900_000,
             confirm_within_ms: 3_000,
-            callback_within_ms: 3_000,
+            callback_within_ms: 300_000,
             quick_attempt_ms: 250
         }
     );

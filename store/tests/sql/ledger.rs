@@ -171,6 +171,10 @@ async fn the_database_itself_refuses_a_changed_transfer_and_a_negative_balance()
         "UPDATE transfers SET amount = 1",
         "DELETE FROM transfers",
         "TRUNCATE transfers",
+        "INSERT INTO transfers (source, source_event_id, leg, debit_account, credit_account, customer_id,
+                amount, reason, workflow_id, customer_version, available_after, held_after, occurred_at)
+         SELECT source, source_event_id, leg, debit_account, credit_account, customer_id, amount, reason,
+                workflow_id, 2, available_after, held_after, occurred_at FROM transfers",
         "UPDATE customers SET available = -1",
         "UPDATE customers SET held = -1",
     ] {

@@ -76,6 +76,28 @@ async fn reserve_confirm_settle_deducts_once_and_answers_once() {
 }
 
 #[tokio::test]
+async fn the_database_itself_refuses_a_second_closing_of_a_hold() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    let id = prepared(pool, "R1", 500, 200).await;
+    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::begin_confirm(pool, &id).await.unwrap();
+    redemptions::settle(pool, &id, None, false).await.unwrap();
+    let error = sqlx::query(
+        "INSERT INTO transfers (source, source_event_id, leg, debit_account, credit_account, customer_id,
+                amount, reason, workflow_id, customer_version, available_after, held_after, occurred_at)
+         VALUES ('redeem', 'R1', 'release', 'HELD', 'AVAILABLE', 'A', 200, 'REDEMPTION', 'R1', 99, 0, 0, now())",
+    )
+    .execute(pool)
+    .await
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("transfers_one_closing_per_hold"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without_a_hold() {
     let db = testing::database().await;
     let pool = &db.pool;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::redemption::{FailureReason, RedemptionState as State};
 use serde_json::json;
-use temporalio_client::WorkflowCancelOptions;
+use temporalio_client::{WorkflowCancelOptions, WorkflowTerminateOptions};
 use tests::{
     faults::{Fault, When},
     redeem_bench::{RedeemBench, SHORT},
@@ -124,6 +124,31 @@ async fn a_hold_whose_time_is_up_is_voided() {
         FailureReason::HoldExpired,
     );
     bench.assert_promises("hold expired").await;
+}
+
+/// The time is up before the merchant has been asked, or just when it has promised to call back.
+#[tokio::test]
+async fn a_hold_that_is_over_at_once_ends() {
+    let bench = RedeemBench::new(mode("pending-silent")).await;
+    let over = RedeemLimits {
+        hold_ttl_ms: 0,
+        quick_attempt_ms: 0,
+        ..SHORT
+    };
+    assert_failed(
+        &bench.redeem("R1", 100, over).await,
+        FailureReason::HoldExpired,
+    );
+    assert!(bench.book().await.is_empty(), "nobody was asked");
+    let no_wait = RedeemLimits {
+        callback_within_ms: 0,
+        ..SHORT
+    };
+    assert_failed(
+        &bench.redeem("R2", 100, no_wait).await,
+        FailureReason::PartnerTimeout,
+    );
+    bench.assert_promises("over at once").await;
 }
 
 #[tokio::test]
@@ -252,6 +277,36 @@ async fn a_cancel_from_the_web_ui_compensates() {
         .unwrap();
     assert_failed(&bench.end(&handle).await, FailureReason::Cancelled);
     bench.assert_promises("cancelled in the Web UI").await;
+}
+
+/// Terminating a flow moves no point; the next run under the same id goes on from the row.
+#[tokio::test]
+async fn a_terminated_flow_is_resumed_from_its_row() {
+    let bench = RedeemBench::new(mode("pending-silent")).await;
+    let handle = bench.start("R1", 100, SHORT).await;
+    bench
+        .row_until("R1", |row| row.state == State::AwaitingCallback)
+        .await;
+    handle
+        .terminate(
+            WorkflowTerminateOptions::builder()
+                .reason("an operator's mistake")
+                .build(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(bench.row("R1").await.state, State::AwaitingCallback);
+    let limits = RedeemLimits {
+        callback_within_ms: 300,
+        ..SHORT
+    };
+    assert_failed(
+        &bench.redeem("R1", 100, limits).await,
+        FailureReason::PartnerTimeout,
+    );
+    let posts = &bench.book().await[0]["posts"];
+    assert_eq!(posts, &json!(1), "the merchant was not asked again");
+    bench.assert_promises("terminated").await;
 }
 
 /// Every step fails in turn, before and after its work, locally and beyond its local budget; what
