@@ -118,6 +118,7 @@ pub struct Partners {
     merchants: Arc<HashMap<MerchantId, Merchant>>,
     client: reqwest::Client,
     callback_base: Arc<str>,
+    timeout: Duration,
 }
 
 impl Partners {
@@ -147,7 +148,8 @@ impl Partners {
             .collect();
         Ok(Self {
             merchants: Arc::new(merchants),
-            client: reqwest::Client::builder().timeout(timeout).build()?,
+            client: reqwest::Client::builder().build()?,
+            timeout,
             callback_base: callback_base.trim_end_matches('/').into(),
         })
     }
@@ -226,7 +228,7 @@ impl Partners {
         method: Method,
         path: &[&str],
         body: Option<(&RedeemRequestId, Vec<u8>)>,
-        timeout: Option<Duration>,
+        within: Option<Duration>,
     ) -> Result<Said, PartnerError> {
         let lost = |reason: String| PartnerError::Lost {
             merchant: id.clone(),
@@ -271,9 +273,7 @@ impl Partners {
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
                 .body(bytes);
         }
-        if let Some(timeout) = timeout {
-            request = request.timeout(timeout);
-        }
+        request = request.timeout(within.map_or(self.timeout, |within| within.min(self.timeout)));
         let answer = async {
             let response = request.send().await.map_err(|e| lost(causes(&e)))?;
             let status = response.status();

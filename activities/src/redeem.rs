@@ -1,7 +1,10 @@
 //! The steps of a redemption. Each is a change of its row, or a word with the merchant whose
 //! outcome is recorded there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use domain::{
     RedeemRequestId,
@@ -69,7 +72,7 @@ impl RedeemSteps {
     #[activity(definition = definition::ConfirmWithPartner)]
     pub async fn confirm_with_partner(
         self: Arc<Self>,
-        _ctx: ActivityContext,
+        ctx: ActivityContext,
         input: ConfirmWithPartner,
     ) -> Result<PartnerReply, ActivityError> {
         let id = &input.redeem_request_id;
@@ -93,7 +96,10 @@ impl RedeemSteps {
                 "redemption {id} is CONFIRMING without a callback id"
             )))
         })?;
-        let timeout = input.quick_attempt_ms.map(Duration::from_millis);
+        let timeout = match input.quick_attempt_ms {
+            Some(quick_ms) => Some(Duration::from_millis(quick_ms)),
+            None => time_left(&ctx),
+        };
         let said = self
             .partners
             .confirm(
@@ -231,6 +237,13 @@ impl RedeemSteps {
     ) -> Result<RedemptionView, ActivityError> {
         Ok(view(&self.row(&id).await.map_err(activity_error)?))
     }
+}
+
+/// How long a request may take so that it has ended before its attempt is given up: a request
+/// that outlives its attempt would meet the void that follows.
+fn time_left(ctx: &ActivityContext) -> Option<Duration> {
+    let left = ctx.info().deadline?.duration_since(SystemTime::now());
+    Some(left.unwrap_or_default().mul_f64(0.9))
 }
 
 impl RedeemSteps {
