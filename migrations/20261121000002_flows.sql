@@ -64,6 +64,7 @@ CREATE TABLE callbacks (
     answer_body  jsonb,
     answered_at  timestamptz,
     signalled_at timestamptz,
+    late_answer  text, -- what a merchant said after it could count, against what had happened
     CHECK ((answer IS NULL) = (answered_at IS NULL)),
     CHECK ((kind = 'PARTNER') = (merchant_id IS NOT NULL))
 );

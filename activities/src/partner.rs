@@ -106,6 +106,24 @@ struct StatusBody {
     reason: Option<String>,
 }
 
+/// Which question was asked: each has its own answers that decide something.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Confirm,
+    Status,
+    Void,
+}
+
+/// How much an attempt may ask of a merchant.
+#[derive(Debug, Clone, Copy)]
+pub enum Attempt {
+    /// A short try on the side: only while the merchant has a place free, and its running out of
+    /// time says nothing about the merchant.
+    Quick(Duration),
+    /// As long as the request may take, or until its attempt is given up; waits for a place.
+    Patient(Option<Duration>),
+}
+
 struct Merchant {
     settings: MerchantSettings,
     bulkhead: Semaphore,
@@ -177,7 +195,7 @@ impl Partners {
         order: &OrderId,
         points: Points,
         callback_id: &str,
-        timeout: Option<Duration>,
+        attempt: Attempt,
     ) -> Result<Said, PartnerError> {
         let request = RedemptionRequest {
             redeem_request_id: id,
@@ -192,7 +210,7 @@ impl Partners {
             merchant: merchant.clone(),
             reason: e.to_string(),
         })?;
-        self.call(merchant, Method::POST, &[], Some((id, body)), timeout)
+        self.call(merchant, Question::Confirm, &[], Some((id, body)), attempt)
             .await
     }
 
@@ -205,8 +223,14 @@ impl Partners {
         merchant: &MerchantId,
         id: &RedeemRequestId,
     ) -> Result<Said, PartnerError> {
-        self.call(merchant, Method::GET, &[id.as_str()], None, None)
-            .await
+        self.call(
+            merchant,
+            Question::Status,
+            &[id.as_str()],
+            None,
+            Attempt::Patient(None),
+        )
+        .await
     }
 
     /// Takes a redemption back for good.
@@ -218,17 +242,23 @@ impl Partners {
         merchant: &MerchantId,
         id: &RedeemRequestId,
     ) -> Result<Said, PartnerError> {
-        self.call(merchant, Method::POST, &[id.as_str(), "void"], None, None)
-            .await
+        self.call(
+            merchant,
+            Question::Void,
+            &[id.as_str(), "void"],
+            None,
+            Attempt::Patient(None),
+        )
+        .await
     }
 
     async fn call(
         &self,
         id: &MerchantId,
-        method: Method,
+        question: Question,
         path: &[&str],
         body: Option<(&RedeemRequestId, Vec<u8>)>,
-        within: Option<Duration>,
+        attempt: Attempt,
     ) -> Result<Said, PartnerError> {
         let lost = |reason: String| PartnerError::Lost {
             merchant: id.clone(),
@@ -238,12 +268,20 @@ impl Partners {
             .merchants
             .get(id)
             .ok_or_else(|| lost("it is not configured any more".into()))?;
-        let _place = merchant
-            .bulkhead
-            .try_acquire()
-            .map_err(|_| PartnerError::Busy {
-                merchant: id.clone(),
-            })?;
+        let limit = match attempt {
+            Attempt::Quick(within) | Attempt::Patient(Some(within)) => within.min(self.timeout),
+            Attempt::Patient(None) => self.timeout,
+        };
+        let busy = || PartnerError::Busy {
+            merchant: id.clone(),
+        };
+        let _place = match attempt {
+            Attempt::Quick(_) => merchant.bulkhead.try_acquire().map_err(|_| busy())?,
+            Attempt::Patient(_) => tokio::time::timeout(limit, merchant.bulkhead.acquire())
+                .await
+                .map_err(|_| busy())?
+                .map_err(|_| busy())?,
+        };
         if !merchant.circuit.is_call_permitted() {
             return Err(PartnerError::CircuitOpen {
                 merchant: id.clone(),
@@ -261,7 +299,7 @@ impl Partners {
         let signing_key = merchant.settings.signing_key.as_bytes();
         let mut request = self
             .client
-            .request(method, url)
+            .request(question.method(), url)
             .header(signature::TIMESTAMP_HEADER, now)
             .header(
                 signature::SIGNATURE_HEADER,
@@ -273,7 +311,7 @@ impl Partners {
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
                 .body(bytes);
         }
-        request = request.timeout(within.map_or(self.timeout, |within| within.min(self.timeout)));
+        request = request.timeout(limit);
         let answer = async {
             let response = request.send().await.map_err(|e| lost(causes(&e)))?;
             let status = response.status();
@@ -284,11 +322,12 @@ impl Partners {
                     status: status.as_u16(),
                 });
             }
-            Ok(understand(status, &body))
+            Ok(understand(question, status, &body))
         }
         .await;
         match &answer {
             Ok(_) => merchant.circuit.on_success(),
+            Err(PartnerError::Lost { .. }) if matches!(attempt, Attempt::Quick(_)) => {}
             Err(_) => merchant.circuit.on_error(),
         }
         answer
@@ -313,22 +352,35 @@ fn causes(error: &reqwest::Error) -> String {
     text
 }
 
-fn understand(status: StatusCode, body: &[u8]) -> Said {
+impl Question {
+    const fn method(self) -> Method {
+        match self {
+            Self::Status => Method::GET,
+            Self::Confirm | Self::Void => Method::POST,
+        }
+    }
+}
+
+/// What an answer says, in the words of the protocol. Of a status only a 200 counts, and a void
+/// has two answers: whatever else comes, a 404 above all, proves nothing and frees no points.
+fn understand(question: Question, status: StatusCode, body: &[u8]) -> Said {
     let unknown = Said::Unknown {
         status: status.as_u16(),
     };
     let Ok(body) = serde_json::from_slice::<StatusBody>(body) else {
         return unknown;
     };
-    match (status.as_u16(), body.status.as_str()) {
-        (200 | 201 | 409, "CONFIRMED") => Said::Confirmed {
-            confirmation_id: body.confirmation_id,
-        },
-        (200 | 202, "PENDING") => Said::Pending,
-        (200, "VOIDED") => Said::Voided,
-        (200 | 400 | 402..=499, "REFUSED") => Said::Refused {
-            reason: body.reason,
-        },
+    let confirmation_id = body.confirmation_id;
+    let reason = body.reason;
+    match (question, status.as_u16(), body.status.as_str()) {
+        (Question::Confirm | Question::Status, 200, "CONFIRMED")
+        | (Question::Void, 409, "CONFIRMED") => Said::Confirmed { confirmation_id },
+        (Question::Confirm, 200 | 202, "PENDING") | (Question::Status, 200, "PENDING") => {
+            Said::Pending
+        }
+        (_, 200, "VOIDED") => Said::Voided,
+        (Question::Confirm, 200 | 400 | 402..=499, "REFUSED")
+        | (Question::Status, 200, "REFUSED") => Said::Refused { reason },
         _ => unknown,
     }
 }
@@ -339,41 +391,44 @@ mod tests {
 
     #[test]
     fn only_a_word_of_the_protocol_decides_anything() {
-        let said = |status: u16, body: &str| {
-            understand(
-                StatusCode::from_u16(status).expect("a status"),
-                body.as_bytes(),
-            )
+        use Question::{Confirm, Status, Void};
+        let said = |question, status: u16, word: &str| {
+            let body = format!(r#"{{"status":"{word}"}}"#);
+            let status = StatusCode::from_u16(status).expect("a status");
+            understand(question, status, body.as_bytes())
         };
+        let confirmed = Said::Confirmed {
+            confirmation_id: None,
+        };
+        let refused = Said::Refused { reason: None };
+        assert_eq!(said(Confirm, 200, "CONFIRMED"), confirmed);
+        assert_eq!(said(Confirm, 202, "PENDING"), Said::Pending);
+        assert_eq!(said(Confirm, 200, "VOIDED"), Said::Voided);
+        assert_eq!(said(Confirm, 409, "REFUSED"), refused);
+        assert_eq!(said(Status, 200, "CONFIRMED"), confirmed);
+        assert_eq!(said(Status, 200, "REFUSED"), refused);
+        assert_eq!(said(Status, 200, "VOIDED"), Said::Voided);
+        assert_eq!(said(Void, 200, "VOIDED"), Said::Voided);
+        assert_eq!(said(Void, 409, "CONFIRMED"), confirmed);
+        for (question, status, word) in [
+            (Confirm, 401, "REFUSED"),
+            (Confirm, 200, "MAYBE"),
+            (Confirm, 409, "CONFIRMED"),
+            (Status, 404, "REFUSED"),
+            (Status, 409, "REFUSED"),
+            (Status, 404, "VOIDED"),
+            (Void, 404, "REFUSED"),
+            (Void, 409, "REFUSED"),
+            (Void, 404, "VOIDED"),
+            (Void, 200, "REFUSED"),
+            (Void, 200, "CONFIRMED"),
+        ] {
+            let unknown = Said::Unknown { status };
+            assert_eq!(said(question, status, word), unknown, "{question:?} {word}");
+        }
         assert_eq!(
-            said(200, r#"{"status":"CONFIRMED","confirmationId":"C"}"#),
-            Said::Confirmed {
-                confirmation_id: Some("C".into())
-            }
-        );
-        assert_eq!(
-            said(409, r#"{"status":"CONFIRMED"}"#),
-            Said::Confirmed {
-                confirmation_id: None
-            }
-        );
-        assert_eq!(said(202, r#"{"status":"PENDING"}"#), Said::Pending);
-        assert_eq!(said(200, r#"{"status":"VOIDED"}"#), Said::Voided);
-        assert_eq!(
-            said(409, r#"{"status":"REFUSED","reason":"OUT_OF_STOCK"}"#),
-            Said::Refused {
-                reason: Some("OUT_OF_STOCK".into())
-            }
-        );
-        assert_eq!(said(404, ""), Said::Unknown { status: 404 });
-        assert_eq!(
-            said(401, r#"{"status":"REFUSED"}"#),
-            Said::Unknown { status: 401 }
-        );
-        assert_eq!(said(400, "no"), Said::Unknown { status: 400 });
-        assert_eq!(
-            said(200, r#"{"status":"MAYBE"}"#),
-            Said::Unknown { status: 200 }
+            understand(Status, StatusCode::NOT_FOUND, b"nothing here"),
+            Said::Unknown { status: 404 }
         );
     }
 }

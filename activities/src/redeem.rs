@@ -24,7 +24,7 @@ use workflows::contract::{
 use crate::{
     Failure, activity_error,
     outcomes::Outcomes,
-    partner::{PartnerError, Partners, Said},
+    partner::{Attempt, PartnerError, Partners, Said},
 };
 
 /// What the steps work with.
@@ -96,9 +96,9 @@ impl RedeemSteps {
                 "redemption {id} is CONFIRMING without a callback id"
             )))
         })?;
-        let timeout = match input.quick_attempt_ms {
-            Some(quick_ms) => Some(Duration::from_millis(quick_ms)),
-            None => time_left(&ctx),
+        let attempt = match input.quick_attempt_ms {
+            Some(quick_ms) => Attempt::Quick(Duration::from_millis(quick_ms)),
+            None => Attempt::Patient(time_left(&ctx)),
         };
         let said = self
             .partners
@@ -108,7 +108,7 @@ impl RedeemSteps {
                 &row.order_id,
                 row.points,
                 callback_id,
-                timeout,
+                attempt,
             )
             .await;
         match said {
@@ -171,14 +171,16 @@ impl RedeemSteps {
             .await
             .map_err(activity_error)?;
         match said {
-            Said::Voided | Said::Confirmed { .. } | Said::Refused { .. } => {
+            Said::Voided | Said::Confirmed { .. } => {
                 self.record(&id, said).await.map_err(activity_error)
             }
             // Only a final word frees the points: anything else is asked again.
-            Said::Pending | Said::Unknown { .. } => Err(activity_error(PartnerError::Lost {
-                merchant: row.merchant_id,
-                reason: format!("it answered a void with {said:?}"),
-            })),
+            Said::Pending | Said::Refused { .. } | Said::Unknown { .. } => {
+                Err(activity_error(PartnerError::Lost {
+                    merchant: row.merchant_id,
+                    reason: format!("it answered a void with {said:?}"),
+                }))
+            }
         }
     }
 

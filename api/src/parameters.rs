@@ -3,18 +3,23 @@
 use std::{convert::Infallible, net::SocketAddr};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Query},
+    extract::{ConnectInfo, FromRequestParts, Path, Query},
     http::{HeaderName, request::Parts},
 };
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Utc};
 use serde::de::DeserializeOwned;
 
-use crate::{error::ApiError, observe::RequestId};
+use crate::{
+    error::{ApiError, Thing},
+    observe::RequestId,
+};
 
 /// The header with the client's key for a request.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest idempotency key, in characters.
 const IDEMPOTENCY_KEY_MAX_CHARS: usize = 255;
+/// How many hexadecimal digits a callback id has.
+const CALLBACK_ID_DIGITS: usize = 48;
 
 /// The query of an address. Parameters that are not known are refused.
 #[derive(Debug, Clone)]
@@ -57,6 +62,28 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// The callback id of an address. What cannot be one is no callback, without asking the database.
+#[derive(Debug, Clone)]
+pub struct CallbackId(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallbackId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Path::<String>::from_request_parts(parts, state)
+            .await
+            .ok()
+            .filter(|Path(id)| {
+                id.len() == CALLBACK_ID_DIGITS
+                    && id
+                        .bytes()
+                        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            })
+            .map(|Path(id)| Self(id))
+            .ok_or(ApiError::NotFound(Thing::Callback))
+    }
+}
+
 /// In which request something happens, and from where, for the audit record.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -79,21 +106,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
     }
 }
 
-/// Reads an ISO date (its first instant, UTC) or an RFC 3339 instant.
+/// Reads an ISO date (its first instant, UTC) or an RFC 3339 instant, of the years 1 to 9999; the
+/// database cannot hold all that chrono reads.
 ///
 /// # Errors
 /// [`ApiError::InvalidParameter`] that names the parameter.
 pub fn instant(name: &str, text: &str) -> Result<DateTime<Utc>, ApiError> {
-    if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-        return Ok(date.and_time(NaiveTime::MIN).and_utc());
-    }
-    // In a query, a plus sign that was not escaped arrives as a space.
-    DateTime::parse_from_rfc3339(&text.replace(' ', "+"))
-        .map(|at| at.to_utc())
-        .map_err(|_| {
+    NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .map(|date| date.and_time(NaiveTime::MIN).and_utc())
+        // In a query, a plus sign that was not escaped arrives as a space.
+        .or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map(|at| at.to_utc()))
+        .ok()
+        .filter(|at| (1..=9999).contains(&at.year()))
+        .ok_or_else(|| {
             ApiError::InvalidParameter(format!(
                 "{name} is neither a date such as 2026-03-14 nor an instant such as \
-             2026-03-14T12:00:00Z."
+                 2026-03-14T12:00:00Z."
             ))
         })
 }
@@ -117,12 +145,21 @@ mod tests {
             read("2026-03-14T12:00:00 02:00").as_deref(),
             Some("2026-03-14T10:00:00+00:00")
         );
+        for edge in ["0001-01-01", "9999-12-31"] {
+            assert!(read(edge).is_some(), "{edge}");
+        }
         for wrong in [
             "",
             "yesterday",
             "2026-02-30",
             "14.03.2026",
             "2026-03-14T12:00:00",
+            "-4800-01-01",
+            "-262143-01-01",
+            "0000-12-31",
+            "+10000-01-01",
+            "0000-01-01T00:00:00Z",
+            "0001-01-01T00:00:00+01:00",
         ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }

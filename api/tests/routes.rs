@@ -587,14 +587,11 @@ async fn players_and_partners_reach_only_their_own() {
             (StatusCode::FORBIDDEN, redeem_code)
         );
     }
-    let balance = request(
-        Method::GET,
-        "/api/v1/rewards/C1",
-        Some(&other_player),
-        &[],
-        "",
-    );
-    assert_eq!(api.send(balance).await.code(), "CUSTOMER_NOT_ALLOWED");
+    for role in ["player", "Player", "customer"] {
+        let token = grant(None, &[role], "C2");
+        let balance = request(Method::GET, "/api/v1/rewards/C1", Some(&token), &[], "");
+        assert_eq!(api.send(balance).await.code(), "CUSTOMER_NOT_ALLOWED");
+    }
     for token in [&own_partner, &own_player] {
         let shown = request(Method::GET, "/api/v1/redeem/R1", Some(token), &[], "");
         assert_eq!(api.send(shown).await.status, StatusCode::OK);
@@ -706,9 +703,19 @@ async fn balances_of_ranges_and_past_instants() {
     );
     assert_eq!(total("?to=2020-01-01").await, (0, true));
     assert_eq!(total("?at=2020-01-01").await, (0, true));
+    assert_eq!(total("?from=0001-01-01").await, (1_000, true));
+    assert_eq!(
+        total("?at=9999-12-31T23:59:59.999999999Z").await,
+        (1_000, true)
+    );
+    assert_eq!(total("?at=0001-01-01&breakdown=false").await, (0, false));
     assert_eq!(total("?at=2020-01-01&breakdown=false").await, (0, false));
     for query in [
         "?from=soon",
+        "?from=-4800-01-01",
+        "?from=-262143-01-01",
+        "?to=%2B10000-01-01",
+        "?at=0000-12-31",
         "?from=2024-01-01&to=2026-01-01",
         "?at=2020-01-01&from=2020-01-01",
         "?x=1",
@@ -733,6 +740,24 @@ async fn balances_of_ranges_and_past_instants() {
     );
     assert_eq!(away.body["partial"], true);
     assert_eq!(away.headers["retry-after"], "1");
+}
+
+/// A callback id that ends with these digits.
+fn callback_id(digits: &str) -> String {
+    format!("{digits:0>48}")
+}
+
+/// Texts that cannot be callback ids, as they stand in an address.
+fn no_callback_ids() -> [String; 7] {
+    [
+        "nothing".to_owned(),
+        "a%00b".to_owned(),
+        "%FF".to_owned(),
+        callback_id("CB1"),
+        callback_id("%00"),
+        callback_id("cb1")[1..].to_owned(),
+        format!("0{}", callback_id("cb1")),
+    ]
 }
 
 async fn promise(
@@ -760,34 +785,35 @@ async fn promise(
 #[tokio::test]
 async fn acknowledgements_are_taken_once() {
     let api = api().await;
-    promise(&api, "cb1", "TIER_UPGRADE", None, "1", 60).await;
-    promise(&api, "cb2", "TIER_UPGRADE", None, "2", -1).await;
-    promise(&api, "cb3", "PARTNER", Some("M1"), "R1", 60).await;
-    let answer = async |path: &str| {
-        api.post(&format!("/api/v1/callbacks/{path}"), &[], "")
+    let [cb1, cb2, cb3, cb9] = ["cb1", "cb2", "cb3", "cb9"].map(callback_id);
+    promise(&api, &cb1, "TIER_UPGRADE", None, "1", 60).await;
+    promise(&api, &cb2, "TIER_UPGRADE", None, "2", -1).await;
+    promise(&api, &cb3, "PARTNER", Some("M1"), "R1", 60).await;
+    let answer = async |id: &str, verdict: &str| {
+        api.post(&format!("/api/v1/callbacks/{id}/{verdict}"), &[], "")
             .await
     };
-    let taken = answer("cb1/success").await;
+    let taken = answer(&cb1, "success").await;
     assert_eq!(taken.status, StatusCode::OK);
     assert_eq!(
         taken.body,
-        json!({ "callbackId": "cb1", "answer": "SUCCESS" })
+        json!({ "callbackId": cb1, "answer": "SUCCESS" })
     );
-    let signal = ("flow/cb1".to_owned(), Signal::NotificationAcknowledged);
+    let signal = (format!("flow/{cb1}"), Signal::NotificationAcknowledged);
     assert_eq!(*api.flows.signals.lock().unwrap(), [signal]);
-    assert_eq!(answer("cb1/success").await.status, StatusCode::OK);
+    assert_eq!(answer(&cb1, "success").await.status, StatusCode::OK);
     assert_eq!(
-        answer("cb1/failure").await.code(),
+        answer(&cb1, "failure").await.code(),
         "CALLBACK_ALREADY_ANSWERED"
     );
-    assert_eq!(answer("cb1/failure").await.status, StatusCode::CONFLICT);
-    let expired = answer("cb2/success").await;
+    assert_eq!(answer(&cb1, "failure").await.status, StatusCode::CONFLICT);
+    let expired = answer(&cb2, "success").await;
     assert_eq!(
         (expired.status, expired.code()),
         (StatusCode::GONE, "CALLBACK_EXPIRED")
     );
-    for unknown in ["cb9/success", "cb3/success"] {
-        let unknown = answer(unknown).await;
+    for unknown in [&cb9, &cb3].into_iter().chain(&no_callback_ids()) {
+        let unknown = answer(unknown, "success").await;
         assert_eq!(
             (unknown.status, unknown.code()),
             (StatusCode::NOT_FOUND, "CALLBACK_UNKNOWN")
@@ -796,6 +822,11 @@ async fn acknowledgements_are_taken_once() {
     let signalled = "SELECT count(*) FROM callbacks WHERE signalled_at IS NOT NULL";
     assert_eq!(api.count(signalled).await, 1);
     assert_eq!(api.count("SELECT count(*) FROM audit_records").await, 1);
+    // With the database away, what can be no id is still none.
+    api.database.pool.close().await;
+    for id in no_callback_ids() {
+        assert_eq!(answer(&id, "failure").await.code(), "CALLBACK_UNKNOWN");
+    }
 }
 
 #[tokio::test]
@@ -855,12 +886,16 @@ async fn a_merchants_late_answer_needs_its_signature() {
         (other.status, other.code()),
         (StatusCode::CONFLICT, "CALLBACK_ALREADY_ANSWERED")
     );
-    assert_eq!(
-        send("nothing", "dev-key-M1", now, body).await.code(),
-        "CALLBACK_UNKNOWN"
-    );
-    promise(&api, "late", "PARTNER", Some("M1"), "R1", -1).await;
-    let late = send("late", "dev-key-M1", now, body).await;
+    for id in no_callback_ids().into_iter().chain([callback_id("cb9")]) {
+        let unknown = send(&id, "dev-key-M1", now, body).await;
+        assert_eq!(
+            (unknown.status, unknown.code()),
+            (StatusCode::NOT_FOUND, "CALLBACK_UNKNOWN")
+        );
+    }
+    let late = callback_id("1a7e");
+    promise(&api, &late, "PARTNER", Some("M1"), "R1", -1).await;
+    let late = send(&late, "dev-key-M1", now, body).await;
     assert_eq!(
         (late.status, late.code()),
         (StatusCode::GONE, "CALLBACK_EXPIRED")

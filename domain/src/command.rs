@@ -21,6 +21,9 @@ pub enum SourceKind {
     RewardEvent,
     /// An order.
     Order,
+    /// An order without an id, known by its place in its topic. A kind of its own, so that no
+    /// order's id can be another one's place.
+    OrderAt,
     /// An order that was completed, in either version.
     OrderCompleted,
     /// A new user.
@@ -33,9 +36,10 @@ pub enum SourceKind {
 
 impl SourceKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RewardEvent,
         Self::Order,
+        Self::OrderAt,
         Self::OrderCompleted,
         Self::UserCreated,
         Self::PlayerRegistered,
@@ -47,6 +51,7 @@ impl SourceKind {
         match self {
             Self::RewardEvent => "reward-event",
             Self::Order => "order",
+            Self::OrderAt => "order-at",
             Self::OrderCompleted => "order-completed",
             Self::UserCreated => "user-created",
             Self::PlayerRegistered => "player-registered",

@@ -51,6 +51,13 @@ fn check(text: &str, what: &'static str, forbidden: &[char]) -> Result<(), IdErr
     if text.chars().any(char::is_control) || text.trim() != text {
         return Err(IdError::Unprintable { what });
     }
+    // What stands in addresses may not be a step of a path.
+    if !forbidden.is_empty() && matches!(text, "." | "..") {
+        return Err(IdError::Forbidden {
+            what,
+            character: '.',
+        });
+    }
     match text.chars().find(|c| forbidden.contains(c)) {
         Some(character) => Err(IdError::Forbidden { what, character }),
         None => Ok(()),
@@ -148,6 +155,12 @@ mod tests {
             RedeemRequestId::new("award/orders"),
             Err(IdError::Forbidden { character: '/', .. })
         ));
+        for step in [".", ".."] {
+            assert!(matches!(
+                RedeemRequestId::new(step),
+                Err(IdError::Forbidden { character: '.', .. })
+            ));
+        }
         assert!(CustomerId::new("ü".repeat(128)).is_ok());
     }
 }

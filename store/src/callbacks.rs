@@ -174,6 +174,14 @@ pub async fn answer_partner(
     verdict: PartnerVerdict,
     detail: Option<&str>,
 ) -> Result<Answered, Error> {
+    if contradicts(conn, callback_id, verdict).await? {
+        sqlx::query("UPDATE callbacks SET late_answer = $2 WHERE callback_id = $1")
+            .bind(callback_id)
+            .bind(verdict.as_str())
+            .execute(conn)
+            .await?;
+        return Ok(Answered::Expired);
+    }
     let (answered, subject) =
         store(conn, callback_id, Kind::Partner, verdict.as_str(), detail).await?;
     if let (Answered::First { .. }, Some(subject)) = (&answered, subject) {
@@ -181,6 +189,27 @@ pub async fn answer_partner(
         redemptions::record_verdict(conn, &id, verdict, detail).await?;
     }
     Ok(answered)
+}
+
+/// Whether the redemption has come to an end, or been voided, that the answer speaks against.
+async fn contradicts(
+    conn: &mut PgConnection,
+    callback_id: &str,
+    verdict: PartnerVerdict,
+) -> Result<bool, Error> {
+    let row: Option<(String, Option<String>)> = sqlx::query_as(
+        "SELECT state, partner_verdict FROM redemptions WHERE callback_id = $1 FOR UPDATE",
+    )
+    .bind(callback_id)
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.is_some_and(|(state, recorded)| {
+        let voided = recorded.as_deref() == Some(PartnerVerdict::Voided.as_str());
+        match verdict {
+            PartnerVerdict::Confirmed => state == "FAILED" || voided,
+            PartnerVerdict::Refused | PartnerVerdict::Voided => state == "SUCCESS",
+        }
+    }))
 }
 
 async fn store(

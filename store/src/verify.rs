@@ -19,7 +19,7 @@ pub struct Check {
 }
 
 /// Each query names those who break the property; none is the expected answer.
-const CHECKS: [(&str, &str); 7] = [
+const CHECKS: [(&str, &str); 8] = [
     (
         "every balance equals the fold of its transfers",
         "WITH fold AS (
@@ -89,6 +89,13 @@ const CHECKS: [(&str, &str); 7] = [
              CASE state WHEN 'SUCCESS' THEN ARRAY['hold, settle']
                         ELSE ARRAY['none', 'hold, release'] END)
          ORDER BY 1",
+    ),
+    (
+        "no merchant said afterwards that it did otherwise",
+        "SELECT 'redemption ' || redeem_request_id || ' is ' || state || ', but ' || r.merchant_id
+                || ' said ' || late_answer || ' afterwards'
+         FROM callbacks c JOIN redemptions r USING (callback_id)
+         WHERE late_answer IS NOT NULL ORDER BY 1",
     ),
     (
         "no customer has fallen below a tier that was given",

@@ -20,6 +20,10 @@ pub const PARTNER_HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PARTNER_STATUS_WITHIN: Duration = Duration::from_secs(10);
 /// How often a context service is asked before the upgrade goes on without it.
 pub const CONTEXT_ATTEMPTS: u32 = 3;
+/// How long a redemption from whose row nothing follows waits before it asks again, at first.
+pub const STALLED_PAUSE: Duration = Duration::from_secs(1);
+/// The same, at most.
+pub const STALLED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The shortest a timer may be: the server refuses one of no time at all.
 pub const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// A redemption's workflow task timeout: the pause after an api was killed.

@@ -96,7 +96,9 @@ impl Redeem {
     #[run(name = "Redeem")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<RedemptionView> {
         let mut view = Self::reserve(ctx).await?;
+        let mut pause = options::STALLED_PAUSE;
         while !view.state.is_final() {
+            let before = (view.state, view.verdict, view.cancel_requested);
             let mut word = Self::hear_partner(ctx, &view).await?;
             if let Word::Uncertain(reason) = word {
                 word = Self::make_certain(ctx, reason).await?;
@@ -109,6 +111,18 @@ impl Redeem {
                 Word::Declines(reason) => Self::release(ctx, reason).await?,
                 Word::Uncertain(_) => Self::read(ctx).await?,
             };
+            if before == (view.state, view.verdict, view.cancel_requested) {
+                // Nothing follows from what is known: ask again, but never in a rush.
+                ctx.set_current_details("Nothing has come of asking; asking again soon");
+                ctx.timer(
+                    TimerOptions::builder(pause)
+                        .summary("Waits before it asks again".to_owned())
+                        .cancellation_token(WorkflowCancellationToken::new())
+                        .build(),
+                )
+                .await;
+                pause = (pause * 2).min(options::STALLED_PAUSE_MAX);
+            }
         }
         Self::tell(ctx, &view);
         Ok(view)
@@ -205,6 +219,9 @@ impl Redeem {
         ctx: &WorkflowContext<Self>,
         view: &RedemptionView,
     ) -> Option<PartnerReply> {
+        if Self::hold_remaining(ctx, view).is_zero() {
+            return None;
+        }
         let input = ctx.state(|s| s.input.clone());
         let summary = format!("Asks {} to deliver", input.merchant_id);
         if input.limits.quick_attempt_ms > 0 {
@@ -230,6 +247,7 @@ impl Redeem {
             return None;
         }
         ctx.set_current_details(format!("Waiting for {} to answer", input.merchant_id));
+        ctx.upsert_search_attributes([STATUS.value_set(RedemptionState::Confirming.to_string())]);
         let token = WorkflowCancellationToken::new();
         let mut patient = ctx.execute_activity(
             RedeemActivities::confirm_with_partner,
@@ -336,6 +354,7 @@ impl Redeem {
             "Taking it back at {} ({reason}); the points stay held until it has answered",
             input.merchant_id
         ));
+        ctx.upsert_search_attributes([STATUS.value_set("VOIDING".to_owned())]);
         let reply = ctx
             .execute_activity(
                 RedeemActivities::void_at_partner,

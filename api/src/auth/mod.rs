@@ -49,7 +49,7 @@ impl Scope {
 /// What kind of person a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A customer, who reaches only their own data.
+    /// A customer, who reaches only their own data; so does whoever has a role that is not known.
     Player,
     /// Somebody who works for the programme.
     Staff,
@@ -58,12 +58,11 @@ pub enum Role {
 }
 
 impl Role {
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "player" => Some(Self::Player),
-            "staff" => Some(Self::Staff),
-            "admin" => Some(Self::Admin),
-            _ => None,
+    fn parse(name: &str) -> Self {
+        match name.to_ascii_lowercase().as_str() {
+            "staff" => Self::Staff,
+            "admin" => Self::Admin,
+            _ => Self::Player,
         }
     }
 }
@@ -92,13 +91,14 @@ impl Identity {
         self.scopes.iter().any(|name| name == scope.as_str())
     }
 
-    /// Whether the customer's data is within reach: a player reaches only their own.
+    /// Whether the customer's data is within reach: all of it for staff, and for a client, which
+    /// has no roles at all; with any other role only one's own.
     pub fn reaches_customer(&self, customer: &CustomerId) -> bool {
         let privileged = self
             .roles
             .iter()
             .any(|role| matches!(role, Role::Staff | Role::Admin));
-        privileged || !self.roles.contains(&Role::Player) || self.subject == customer.as_str()
+        privileged || self.roles.is_empty() || self.subject == customer.as_str()
     }
 
     /// Whether the merchant is within reach: a client may be tied to its own.
@@ -215,11 +215,7 @@ impl Authenticator {
             subject: claims.sub,
             issuer: claims.iss,
             scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
-            roles: claims
-                .roles
-                .iter()
-                .filter_map(|name| Role::parse(name))
-                .collect(),
+            roles: claims.roles.iter().map(|name| Role::parse(name)).collect(),
             merchants: claims.merchants,
         })
     }

@@ -87,7 +87,13 @@ async fn a_token_says_who_asks_and_what_for() {
 #[tokio::test]
 async fn staff_and_untied_clients_reach_everybody() {
     let setup = setup();
-    for roles in [vec![], vec!["staff"], vec!["player", "admin"]] {
+    for roles in [
+        vec![],
+        vec!["staff"],
+        vec!["Admin"],
+        vec!["player", "admin"],
+        vec!["unheard-of", "STAFF"],
+    ] {
         let roles = roles.into_iter().map(str::to_owned).collect();
         let grant = Grant {
             sub: "me".to_owned(),
@@ -98,6 +104,22 @@ async fn staff_and_untied_clients_reach_everybody() {
         let identity = setup.authenticator.check(&token).await.expect("it counts");
         assert!(identity.reaches_customer(&CustomerId::new("C2").expect("an id")));
         assert!(identity.reaches_merchant(&MerchantId::new("M2").expect("an id")));
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_is_not_known_opens_nothing() {
+    let setup = setup();
+    for role in ["player", "Player", "customer", "staff-of-another", ""] {
+        let grant = Grant {
+            sub: "C1".to_owned(),
+            roles: vec![role.to_owned()],
+            ..Grant::default()
+        };
+        let token = setup.dev.token(&grant).expect("signed");
+        let identity = setup.authenticator.check(&token).await.expect("it counts");
+        let reaches = |id| identity.reaches_customer(&CustomerId::new(id).expect("an id"));
+        assert_eq!((reaches("C1"), reaches("C2")), (true, false), "{role:?}");
     }
 }
 

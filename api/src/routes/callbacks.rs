@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use serde::Serialize;
 use serde_json::json;
 use store::{
@@ -21,7 +18,7 @@ use crate::{
     auth::{CallbacksWrite, Caller},
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
-    parameters::Origin,
+    parameters::{CallbackId, Origin},
 };
 
 /// An answer that was taken.
@@ -55,7 +52,7 @@ pub(super) async fn success(
     State(app): State<Arc<App>>,
     caller: Caller<CallbacksWrite>,
     origin: Origin,
-    Path(callback_id): Path<String>,
+    CallbackId(callback_id): CallbackId,
 ) -> Result<Json<Taken>, ApiError> {
     acknowledge(&app, &caller, &origin, callback_id, true).await
 }
@@ -81,7 +78,7 @@ pub(super) async fn failure(
     State(app): State<Arc<App>>,
     caller: Caller<CallbacksWrite>,
     origin: Origin,
-    Path(callback_id): Path<String>,
+    CallbackId(callback_id): CallbackId,
 ) -> Result<Json<Taken>, ApiError> {
     acknowledge(&app, &caller, &origin, callback_id, false).await
 }

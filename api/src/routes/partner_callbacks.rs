@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use activities::signature::{self, SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::HeaderMap,
-};
+use axum::{Json, extract::State, http::HeaderMap};
 use chrono::Utc;
 use domain::redemption::PartnerVerdict;
 use serde::Deserialize;
@@ -25,7 +21,7 @@ use crate::{
     body::RawBody,
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
-    parameters::Origin,
+    parameters::{CallbackId, Origin},
 };
 
 /// The longest confirmation id or reason that is kept, in characters.
@@ -79,7 +75,7 @@ pub(super) enum PartnerStatus {
 pub(super) async fn answer(
     State(app): State<Arc<App>>,
     origin: Origin,
-    Path(callback_id): Path<String>,
+    CallbackId(callback_id): CallbackId,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Result<Json<Taken>, ApiError> {

@@ -116,17 +116,21 @@ pub(super) fn order(
         ..Facts::default()
     };
     let origin = message.origin()?;
-    let event_id = match body.optional_id("orderId", OrderId::new)? {
-        Some(order_id) => EventId::new(order_id.as_str()),
-        None => EventId::new(format!(
-            "{}-{}-{}",
-            origin.topic, origin.partition, origin.offset
-        )),
-    }
-    .map_err(|error| Refusal::new(RefusalClass::InvalidId, error.to_string()))?;
+    let (source, event_id) = match body.optional_id("orderId", OrderId::new)? {
+        Some(order_id) => (SourceKind::Order, EventId::new(order_id.as_str())),
+        None => (
+            SourceKind::OrderAt,
+            EventId::new(format!(
+                "{}-{}-{}",
+                origin.topic, origin.partition, origin.offset
+            )),
+        ),
+    };
+    let event_id =
+        event_id.map_err(|error| Refusal::new(RefusalClass::InvalidId, error.to_string()))?;
     let occurred_at = not_in_future("Kafka's timestamp of the order", origin.timestamp, now)?;
     Ok(Award {
-        source: SourceKind::Order,
+        source,
         event_id,
         customer_id,
         event_type: EventType::Order,

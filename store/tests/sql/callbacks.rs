@@ -77,6 +77,44 @@ async fn a_callback_is_answered_once_and_tells_every_other_case_apart() {
     );
 }
 
+/// A merchant that confirms what it has voided is told that it is too late, each time, and what
+/// it said is kept for those who look into it.
+#[tokio::test]
+async fn a_confirmation_after_the_end_is_too_late_and_reported() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    post(pool, &[stay("seed", "A", 5)]).await;
+    let request = request("R1", "A", 100);
+    accept(pool, &request).await;
+    let id = request.redeem_request_id;
+    let ttl = Duration::from_secs(60);
+    let row = redemptions::reserve(pool, &id, ttl, true).await.unwrap();
+    let callback = row.callback_id.unwrap();
+    redemptions::begin_confirm(pool, &id).await.unwrap();
+    let mut conn = pool.acquire().await.unwrap();
+    redemptions::record_verdict(&mut conn, &id, PartnerVerdict::Voided, None)
+        .await
+        .unwrap();
+    let reason = domain::redemption::FailureReason::PartnerTimeout;
+    let confirm = async || {
+        let mut conn = pool.acquire().await.unwrap();
+        callbacks::answer_partner(&mut conn, &callback, PartnerVerdict::Confirmed, None)
+            .await
+            .unwrap()
+    };
+    assert_eq!(confirm().await, Answered::Expired, "while it is voided");
+    redemptions::release(pool, &id, reason).await.unwrap();
+    assert_eq!(confirm().await, Answered::Expired, "after its end");
+    let broken: Vec<_> = store::verify::verify(pool)
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|check| check.violations > 0)
+        .collect();
+    assert_eq!(broken.len(), 1);
+    assert!(broken[0].examples[0].contains("R1 is FAILED"), "{broken:?}");
+}
+
 #[tokio::test]
 async fn an_answer_after_its_time_is_refused() {
     let db = testing::database().await;
