@@ -130,6 +130,7 @@ fn worker(
     let options = WorkerOptions::new(id::REDEEM_TASK_QUEUE)
         .deployment_options(boot::temporal::deployment())
         .graceful_shutdown_period(Duration::from_secs(settings.api.drain_seconds))
+        .sticky_queue_schedule_to_start_timeout(options::REDEEM_TASK_TIMEOUT)
         .register_activities(steps)
         .register_workflow::<Redeem>()
         .context("the workflow Redeem")?

@@ -1,6 +1,6 @@
 //! `meed find CUSTOMER`: from a customer through the ledger to the flows.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use comfy_table::Table;
 use domain::CustomerId;
 use store::{PgPool, ledger, story};
@@ -9,7 +9,7 @@ use store::{PgPool, ledger, story};
 /// its address in the Web UI.
 ///
 /// # Errors
-/// When the database cannot be asked or the customer is unknown.
+/// When the database cannot be asked.
 pub async fn run(
     pool: &PgPool,
     customer: &CustomerId,
@@ -22,13 +22,17 @@ pub async fn run(
         .acquire()
         .await
         .context("the database could not be asked")?;
-    let Some(balance) = ledger::balance(&mut conn, customer).await? else {
-        bail!("customer {customer} has no account");
-    };
-    println!(
-        "Customer {customer}: available {}, held {}, lifetime earned {}, tier {}, version {}",
-        balance.available, balance.held, balance.lifetime_earned, balance.tier.0, balance.version
-    );
+    match ledger::balance(&mut conn, customer).await? {
+        Some(balance) => println!(
+            "Customer {customer}: available {}, held {}, lifetime earned {}, tier {}, version {}",
+            balance.available,
+            balance.held,
+            balance.lifetime_earned,
+            balance.tier.0,
+            balance.version
+        ),
+        None => println!("Customer {customer} has no account"),
+    }
     if let Some(key) = customer_key {
         println!("In the Web UI: MeedCustomer = \"{key}\"");
     }
@@ -36,10 +40,11 @@ pub async fn run(
     table.set_header(["when", "what", "workflow"]);
     for entry in story::of(pool, customer, limit).await? {
         let workflow = match web_ui {
+            _ if entry.workflow_id.is_empty() => "-".to_owned(),
             Some(base) => format!(
                 "{}\n{base}/namespaces/{namespace}/workflows/{}",
                 entry.workflow_id,
-                entry.workflow_id.replace('/', "%2F")
+                in_address(&entry.workflow_id)
             ),
             None => entry.workflow_id,
         };
@@ -51,4 +56,28 @@ pub async fn run(
     }
     println!("{table}");
     Ok(())
+}
+
+/// A text as one segment of an address.
+fn in_address(text: &str) -> String {
+    text.bytes().fold(String::new(), |address, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            address + char::from(byte).encode_utf8(&mut [0])
+        } else {
+            address + &format!("%{byte:02X}")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workflow_id_is_one_segment_of_an_address() {
+        assert_eq!(
+            in_address("award/a-b._~9/0?#% ü"),
+            "award%2Fa-b._~9%2F0%3F%23%25%20%C3%BC"
+        );
+    }
 }

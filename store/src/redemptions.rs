@@ -651,3 +651,30 @@ pub async fn could_afford(
         .await?
         .is_some_and(|b| b.available >= asked))
 }
+
+/// Redemptions that the client took back at least `age` ago and that have not ended. Oldest wish
+/// first, at most `limit`.
+///
+/// # Errors
+/// What the database reports.
+pub async fn cancelled_and_open(
+    pool: &PgPool,
+    age: Duration,
+    limit: i64,
+) -> Result<Vec<RedeemRequestId>, Error> {
+    let rows: Vec<(String,)> = sqlx::query_as(
+        "SELECT redeem_request_id FROM redemptions
+         WHERE state NOT IN ('SUCCESS', 'FAILED')
+           AND cancel_requested_at <= clock_timestamp() - $1 * interval '1 second'
+         ORDER BY cancel_requested_at LIMIT $2",
+    )
+    .bind(age.as_secs_f64())
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|(id,)| {
+            RedeemRequestId::new(id).map_err(|e| Error::Inconsistent(format!("redemption: {e}")))
+        })
+        .collect()
+}

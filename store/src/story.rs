@@ -13,11 +13,12 @@ pub struct Entry {
     pub at: DateTime<Utc>,
     /// What, in words.
     pub what: String,
-    /// The workflow that did it.
+    /// The workflow that did it; empty where that is not known.
     pub workflow_id: String,
 }
 
-/// The last `limit` things that happened to a customer: transfers, redemptions, tier upgrades.
+/// The last `limit` things that happened to a customer: transfers, redemptions, tier upgrades,
+/// events that gave no points.
 ///
 /// # Errors
 /// What the database reports.
@@ -41,10 +42,40 @@ pub async fn of(pool: &PgPool, customer: &CustomerId, limit: i64) -> Result<Vec<
                      || coalesce(', ' || previous_tier || ' to ' || new_tier, ''),
                      'tier-upgrade/' || customer_id || '/' || order_id
               FROM tier_orders WHERE customer_id = $1 ORDER BY order_id DESC LIMIT $2)
+             UNION ALL
+             (SELECT processed_at, source || ' ' || event_id || ': no points', ''
+              FROM processed_events WHERE customer_id = $1 AND points = 0
+              ORDER BY processed_at DESC LIMIT $2)
          ) entries ORDER BY at DESC LIMIT $2",
     )
     .bind(customer.as_str())
     .bind(limit)
     .fetch_all(pool)
     .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_event_without_points_is_told_also_of_a_customer_without_an_account() {
+        let database = crate::testing::database().await;
+        let pool = &database.pool;
+        sqlx::query(
+            "INSERT INTO processed_events (source, event_id, body_hash, customer_id, points)
+             VALUES ('orders', 'E1', '', 'A', 0), ('orders', 'E2', '', 'A', 5),
+                    ('orders', 'E3', '', 'B', 0)",
+        )
+        .execute(pool)
+        .await
+        .expect("written");
+        let customer = CustomerId::new("A").expect("an id");
+        let story = of(pool, &customer, 9).await.expect("asked");
+        let told: Vec<_> = story
+            .iter()
+            .map(|entry| (entry.what.as_str(), entry.workflow_id.as_str()))
+            .collect();
+        assert_eq!(told, [("orders E1: no points", "")]);
+    }
 }

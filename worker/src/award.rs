@@ -23,7 +23,7 @@ use crate::{
 
 /// How often a failure that is neither the data's nor the connection's fault is met with the same
 /// messages before it counts as theirs.
-const SAME_WAY_ATTEMPTS: u32 = 3;
+pub const SAME_WAY_ATTEMPTS: u32 = 3;
 /// The pause between those attempts.
 const SAME_WAY_PAUSE: Duration = Duration::from_millis(50);
 /// How many refusals a workflow's history tells in words.

@@ -189,6 +189,20 @@ impl Flows {
             .await
     }
 
+    /// Tells a redemption that the client has taken it back.
+    ///
+    /// # Errors
+    /// What the server or the connection reports; not found when it has ended.
+    pub async fn cancel_requested(
+        &self,
+        redemption: &RedeemRequestId,
+    ) -> Result<(), WorkflowInteractionError> {
+        let handle = self
+            .client
+            .get_workflow_handle::<Redeem>(id::redeem(redemption));
+        handle.signal(Redeem::cancel_requested, (), signal()).await
+    }
+
     /// Tells a tier upgrade that its notification was acknowledged.
     ///
     /// # Errors

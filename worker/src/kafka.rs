@@ -18,8 +18,9 @@ use crate::record::Record;
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long reading a range again may take; it is at most one batch.
 const READ_AGAIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// The largest message that is published: a dead letter is the original and a few headers.
-const PUBLISH_MAX_BYTES: &str = "4194304";
+/// The largest message that the producer takes. It must take whatever the outbox can hold; the
+/// topics' own limits count what is left of it after compression.
+const PUBLISH_MAX_BYTES: &str = "67108864";
 
 /// Where Kafka is, and as whom to read it.
 #[derive(Debug, Clone)]

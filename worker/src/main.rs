@@ -47,7 +47,7 @@ use crate::{
     kafka::Kafka,
     programme::LiveProgramme,
     relay::OutboxRelay,
-    starters::{RedemptionAges, Starters},
+    starters::{Ages, Starters},
 };
 
 const PROGRAM: &str = "meed-worker";
@@ -55,6 +55,8 @@ const PROGRAM: &str = "meed-worker";
 const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// How often the metrics forget what is too old to be in a summary.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How much longer than its wait for an acknowledgement a tier upgrade may take.
+const TIER_ORDER_GRACE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     boot::process::run(PROGRAM, run)
@@ -286,10 +288,14 @@ fn intake(shared: &Shared, health: Arc<IntakeHealth>) -> Intake {
 }
 
 fn starters(shared: &Shared) -> Starters {
-    let redeem = &shared.settings.redeem;
-    let ages = RedemptionAges {
+    let settings = &shared.settings;
+    let redeem = &settings.redeem;
+    let ages = Ages {
         queued: Duration::from_secs(redeem.requeue_after_seconds),
         stale: Duration::from_secs(redeem.stale_after_seconds),
+        tier_order: settings
+            .acknowledge_within()
+            .saturating_add(TIER_ORDER_GRACE),
     };
     Starters::new(shared.pool.clone(), shared.flows.clone(), ages)
 }

@@ -8,7 +8,19 @@ use rdkafka::{
     Message as _,
     message::{BorrowedMessage, Headers as _},
 };
+use sha2::{Digest, Sha256};
 use store::outbox::OutboxMessage;
+
+/// The largest value that a dead letter keeps whole.
+const DEAD_LETTER_WHOLE_BYTES: usize = 3 * 1024 * 1024;
+/// How much it keeps of a larger one; all of it stays in its own topic.
+const DEAD_LETTER_CUT_BYTES: usize = 1024 * 1024;
+/// `true` on a dead letter that is not the whole message.
+const DLQ_TRUNCATED: &str = "meed-dlq-truncated";
+/// How many bytes the whole value has.
+const DLQ_ORIGINAL_BYTES: &str = "meed-dlq-original-bytes";
+/// The SHA-256 of the whole value, in hexadecimal.
+const DLQ_SHA256: &str = "meed-dlq-sha256";
 
 /// A message and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +83,8 @@ impl Record {
     }
 
     /// The dead letter of this message: its own bytes, key and headers, and what became of it.
-    /// One that had been replayed keeps the place where it first stood.
+    /// One that had been replayed keeps the place where it first stood. Of a very large value only
+    /// the beginning is kept, so that the letter can always be published.
     pub fn dead_letter(&self, refusal: &Refusal) -> OutboxMessage {
         use inbound::header;
         let origin = self
@@ -83,7 +96,7 @@ impl Record {
                 offset: self.offset,
                 timestamp: self.timestamp,
             });
-        let ours = [
+        let mut ours = vec![
             (header::DLQ_TOPIC, origin.topic),
             (header::DLQ_PARTITION, origin.partition.to_string()),
             (header::DLQ_OFFSET, origin.offset.to_string()),
@@ -94,6 +107,15 @@ impl Record {
             (header::DLQ_CLASS, refusal.class.as_str().to_owned()),
             (header::DLQ_REASON, refusal.reason.clone()),
         ];
+        let mut body = self.value.as_deref().unwrap_or_default();
+        if body.len() > DEAD_LETTER_WHOLE_BYTES {
+            ours.extend([
+                (DLQ_TRUNCATED, "true".to_owned()),
+                (DLQ_ORIGINAL_BYTES, body.len().to_string()),
+                (DLQ_SHA256, hex::encode(Sha256::digest(body))),
+            ]);
+            body = &body[..DEAD_LETTER_CUT_BYTES];
+        }
         let replaced = |name: &str| {
             name.eq_ignore_ascii_case(header::REPLAY)
                 || ours.iter().any(|(ours, _)| name.eq_ignore_ascii_case(ours))
@@ -112,7 +134,7 @@ impl Record {
             topic: domain::message::topic::DEAD_LETTER.to_owned(),
             key: self.key.clone(),
             headers,
-            body: self.value.clone().unwrap_or_default(),
+            body: body.to_vec(),
         }
     }
 }
@@ -183,6 +205,31 @@ pub(crate) mod tests {
         assert_eq!(header(&letter, "meed-dlq-timestamp"), [b"1700000000123"]);
         assert_eq!(header(&letter, "meed-dlq-class"), [b"MISSING_FIELD"]);
         assert_eq!(header(&letter, "meed-dlq-reason"), [b"amount"]);
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_very_large_value_keeps_its_beginning_and_says_so() {
+        let letter = |bytes: usize| {
+            let value = (0..=255).cycle().take(bytes).collect();
+            let record = Record {
+                value: Some(value),
+                ..record(7)
+            };
+            let refusal = Refusal::new(RefusalClass::PayloadTooLarge, "value");
+            (record.dead_letter(&refusal), record)
+        };
+        let (whole, record) = letter(3 * 1024 * 1024);
+        assert!(Some(whole.body.clone()) == record.value);
+        assert!(header(&whole, "meed-dlq-truncated").is_empty());
+
+        let (cut, record) = letter(3 * 1024 * 1024 + 1);
+        let value = record.value.expect("a value");
+        assert!(cut.body == value[..1024 * 1024]);
+        assert_eq!(header(&cut, "meed-dlq-truncated"), [b"true"]);
+        assert_eq!(header(&cut, "meed-dlq-original-bytes"), [b"3145729"]);
+        let sha256 = hex::encode(Sha256::digest(&value));
+        assert_eq!(header(&cut, "meed-dlq-sha256"), [sha256.as_bytes()]);
+        assert_eq!(header(&cut, "meed-dlq-offset"), [b"7"]);
     }
 
     #[test]

@@ -268,6 +268,9 @@ impl Publisher {
                 }
             }
         }
+        // When one message is refused, the producer is as good for the other shards as before,
+        // unless it is broken. A message that may still be under way is another matter.
+        let mut over = failure.is_some() && producer.client().fatal_error().is_some();
         let mut acknowledged = 0;
         for delivery in deliveries {
             let delivered = match tokio::time::timeout_at(deadline, delivery).await {
@@ -283,12 +286,15 @@ impl Publisher {
                 Ok(()) => acknowledged += 1,
                 Err(error) => {
                     failure = Some(error);
+                    over = true;
                     break;
                 }
             }
         }
-        let failure = failure.map(|source| {
+        if over {
             self.give_up();
+        }
+        let failure = failure.map(|source| {
             let waiting = &front.messages[acknowledged];
             RelayError::NotAcknowledged {
                 topic: waiting.message.topic.clone(),

@@ -1,5 +1,5 @@
 //! What sees to it that nothing accepted is left lying: flows that were not started or were cut
-//! off are started, callbacks that were stored and not signalled are signalled.
+//! off are started, callbacks and cancellations that were stored and not signalled are signalled.
 //!
 //! The loops are apart from each other and from the relay, so that no outage of one blocks the
 //! others. None of them moves points. Several workers may run them: they take turns, and doing
@@ -7,10 +7,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use domain::RedeemRequestId;
 use futures::{StreamExt, stream};
 use store::{
     PgPool,
@@ -43,29 +44,36 @@ const TIER_ORDERS_EVERY: Duration = Duration::from_millis(200);
 const CALLBACKS_EVERY: Duration = Duration::from_millis(500);
 /// A flow that was found open or started is not asked for again within this time.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// A tier upgrade that takes this long may have been cut off.
-const TIER_ORDER_STALE_AFTER: Duration = Duration::from_mins(10);
 /// The api signals at once; after this long it has not been able to.
 const SIGNAL_AFTER: Duration = Duration::from_secs(1);
+/// A flow that was told of a cancellation may wait for its partner: it is told again after this
+/// time, and then less and less often.
+const CANCEL_AGAIN_AFTER: Duration = Duration::from_secs(15);
+/// The longest pause before it is told again.
+const CANCEL_AGAIN_AT_LEAST_EVERY: Duration = Duration::from_mins(10);
 /// Longer than any row is left alone.
 const NEVER: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// When a redemption counts as left lying.
+/// When something counts as left lying.
 #[derive(Debug, Clone, Copy)]
-pub struct RedemptionAges {
-    /// QUEUED for this long: it was not started.
+pub struct Ages {
+    /// A redemption QUEUED for this long: it was not started.
     pub queued: Duration,
-    /// Not ended and untouched for this long: its flow may have been cut off.
+    /// A redemption not ended and untouched for this long: its flow may have been cut off.
     pub stale: Duration,
+    /// A tier upgrade that takes this long: it may have been cut off.
+    pub tier_order: Duration,
 }
 
 /// The starters of one worker.
 pub struct Starters {
     pool: PgPool,
     flows: Flows,
-    ages: RedemptionAges,
+    ages: Ages,
     /// Flows that were found open or were started, and when.
     open: Mutex<HashMap<String, Instant>>,
+    /// Flows that were told of their cancellation.
+    told: Mutex<Told>,
 }
 
 /// Something a loop could not do.
@@ -79,12 +87,13 @@ enum Trouble {
 
 impl Starters {
     /// Starters over this database and these flows.
-    pub fn new(pool: PgPool, flows: Flows, ages: RedemptionAges) -> Self {
+    pub fn new(pool: PgPool, flows: Flows, ages: Ages) -> Self {
         Self {
             pool,
             flows,
             ages,
             open: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -128,7 +137,10 @@ impl Starters {
         match duty {
             Duty::StartRedemptions => self.start_redemptions().await,
             Duty::StartTierUpgrades => self.start_tier_upgrades().await,
-            Duty::SignalCallbacks => self.signal_callbacks().await,
+            Duty::SignalCallbacks => {
+                let callbacks = self.signal_callbacks().await;
+                callbacks.and(self.signal_cancellations().await)
+            }
         }
     }
 
@@ -182,7 +194,7 @@ impl Starters {
         let ordered = store::tiers::orders_to_start(&self.pool, AT_A_TIME).await?;
         self.each(ordered, |order| self.start_tier_upgrade(order))
             .await?;
-        let age = TIER_ORDER_STALE_AFTER;
+        let age = self.ages.tier_order;
         let stale = store::tiers::stale_orders(&self.pool, age, LOOKED_AT_A_TIME).await?;
         let stale = self.due(stale, |o| id::tier_upgrade(&o.customer_id, o.order_id));
         self.each(stale, |order| self.resume_tier_upgrade(order))
@@ -237,6 +249,33 @@ impl Starters {
             Err(error) => return Err(temporal(error)),
         }
         Ok(store::callbacks::mark_signalled(&self.pool, &callback.callback_id).await?)
+    }
+
+    // -------------------------------------------------------------------------- cancellations
+
+    /// Tells flows what their rows say already: the api's own signal may have been lost.
+    async fn signal_cancellations(&self) -> Result<(), Trouble> {
+        let pool = &self.pool;
+        let cancelled =
+            store::redemptions::cancelled_and_open(pool, SIGNAL_AFTER, LOOKED_AT_A_TIME).await?;
+        let due = self.told().due(cancelled, Instant::now());
+        self.each(due, |redemption| self.signal_cancellation(redemption))
+            .await
+    }
+
+    async fn signal_cancellation(&self, redemption: RedeemRequestId) -> Result<(), Trouble> {
+        match self.flows.cancel_requested(&redemption).await {
+            Ok(()) => measures::flow_started("cancel"),
+            // It has ended, or was cut off: its next run reads the row.
+            Err(WorkflowInteractionError::NotFound(_)) => {}
+            Err(error) => return Err(temporal(error)),
+        }
+        self.told().now(redemption, Instant::now());
+        Ok(())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // ---------------------------------------------------------------------------------- relay
@@ -312,4 +351,60 @@ impl Starters {
 
 fn temporal(error: impl std::fmt::Display) -> Trouble {
     Trouble::Temporal(error.to_string())
+}
+
+/// Redemptions whose flows were told of their cancellation: when to tell them again.
+#[derive(Default)]
+struct Told(HashMap<RedeemRequestId, (Instant, Backoff)>);
+
+impl Told {
+    /// Those of the cancelled and open ones that are to be told now, as many as one turn takes.
+    /// The others that were told before have ended and are forgotten.
+    fn due(&mut self, cancelled: Vec<RedeemRequestId>, now: Instant) -> Vec<RedeemRequestId> {
+        let before = std::mem::take(&mut self.0);
+        self.0 = cancelled
+            .iter()
+            .filter_map(|id| Some((id.clone(), *before.get(id)?)))
+            .collect();
+        let due = cancelled
+            .into_iter()
+            .filter(|id| self.0.get(id).is_none_or(|(again, _)| *again <= now));
+        due.take(usize::try_from(AT_A_TIME).unwrap_or(usize::MAX))
+            .collect()
+    }
+
+    /// It was told just now.
+    fn now(&mut self, id: RedeemRequestId, now: Instant) {
+        let pauses = Backoff::new(CANCEL_AGAIN_AFTER, CANCEL_AGAIN_AT_LEAST_EVERY);
+        let (again, backoff) = self.0.entry(id).or_insert((now, pauses));
+        *again = now + backoff.next_pause();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_is_told_at_once_then_less_and_less_often_and_forgotten_when_it_has_ended() {
+        let id = RedeemRequestId::new("R1").expect("an id");
+        let all = || vec![id.clone()];
+        let mut told = Told::default();
+        let mut now = Instant::now();
+        assert_eq!(told.due(all(), now), all());
+        assert_eq!(
+            told.due(all(), now),
+            all(),
+            "the signal did not get through"
+        );
+        for pause in [15, 30, 60, 120, 240, 480, 600, 600] {
+            told.now(id.clone(), now);
+            now += Duration::from_secs(pause);
+            let just_before = now.checked_sub(Duration::from_millis(1)).expect("in range");
+            assert_eq!(told.due(all(), just_before), vec![]);
+            assert_eq!(told.due(all(), now), all());
+        }
+        assert_eq!(told.due(vec![], now), vec![]);
+        assert!(told.0.is_empty());
+    }
 }

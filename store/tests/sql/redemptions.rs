@@ -312,3 +312,26 @@ async fn no_order_of_steps_breaks_a_promise() {
         "a point is held for each redemption under way, and no other"
     );
 }
+
+#[tokio::test]
+async fn a_cancellation_is_found_until_its_redemption_has_ended() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    let found = async |age, limit| {
+        redemptions::cancelled_and_open(pool, age, limit)
+            .await
+            .unwrap()
+    };
+    let id = prepared(pool, "R1", 500, 200).await;
+    let later = prepared(pool, "R2", 500, 200).await;
+    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    assert_eq!(found(Duration::ZERO, 9).await, []);
+    cancel(pool, &id).await;
+    cancel(pool, &later).await;
+    assert_eq!(found(TTL, 9).await, [], "too young");
+    assert_eq!(found(Duration::ZERO, 1).await, std::slice::from_ref(&id));
+    redemptions::release(pool, &id, FailureReason::Cancelled)
+        .await
+        .unwrap();
+    assert_eq!(found(Duration::ZERO, 9).await, [later]);
+}

@@ -11,6 +11,7 @@ use store::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
+    award::SAME_WAY_ATTEMPTS,
     backoff::Backoff,
     bisection::Bisection,
     flows::{Flows, RedemptionToStart},
@@ -68,6 +69,7 @@ impl Redeeming {
             .collect();
         let mut backoff = Backoff::short();
         let mut plan = Bisection::new(records.len());
+        let mut same_way = 0;
         while let Some(part) = plan.next_part() {
             match self
                 .write(&records[part.clone()], &readings[part.clone()])
@@ -75,10 +77,12 @@ impl Redeeming {
             {
                 Ok(counts) => {
                     plan.posted();
+                    same_way = 0;
                     backoff.reset();
                     self.done(&records[part.start].topic, counts);
                 }
-                Err(error) if error.is_data() => {
+                Err(error) if is_theirs(&error, &mut same_way) => {
+                    same_way = 0;
                     tracing::warn!(%error, ?part, "some requests to redeem were refused");
                     if let Some(offender) = plan.refused() {
                         let refusal = Refusal::new(RefusalClass::DataError, error.to_string());
@@ -184,11 +188,43 @@ impl Redeeming {
     }
 }
 
+/// Whether a failure is the messages' own: the database refuses the data, or neither it nor this
+/// program's schema is at fault and it has been met often enough in a row.
+fn is_theirs(error: &store::Error, same_way: &mut u32) -> bool {
+    if error.is_retryable() || error.is_schema_fault() {
+        *same_way = 0;
+        return false;
+    }
+    *same_way += 1;
+    error.is_data() || *same_way >= SAME_WAY_ATTEMPTS
+}
+
 fn to_start(request: &RedeemRequest) -> RedemptionToStart {
     RedemptionToStart {
         id: request.redeem_request_id.clone(),
         customer: request.customer_id.clone(),
         merchant: request.merchant_id.clone(),
         points: request.points,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_repeats_is_the_messages_own_and_an_outage_never_is() {
+        let strange = store::Error::Inconsistent("strange".to_owned());
+        let mut same_way = 0;
+        let verdicts = [
+            &strange,
+            &strange,
+            &store::Error::Raced,
+            &strange,
+            &strange,
+            &strange,
+        ]
+        .map(|error| is_theirs(error, &mut same_way));
+        assert_eq!(verdicts, [false, false, false, false, false, true]);
     }
 }
