@@ -12,9 +12,9 @@ use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use workflows::contract::{
-    Acknowledgement, ConfirmWithPartner, EvaluateTier, GatherContext, OrderHistory, PartnerReply,
-    RecordCompletion, RedemptionView, Release, Reserve, Settle, TierAccount, TierContext,
-    TierOrder, UpgradeResult, UpgradeTier, definition,
+    Acknowledgement, BatchOutcome, ConfirmWithPartner, EvaluateTier, GatherContext, MessageRange,
+    OrderHistory, PartnerReply, RecordCompletion, RedemptionView, RelayProgress, Release, Reserve,
+    Settle, TierAccount, TierContext, TierOrder, UpgradeResult, UpgradeTier, definition,
 };
 
 /// When a step fails.
@@ -77,7 +77,7 @@ impl Faults {
         }
     }
 
-    async fn around<T>(
+    pub(crate) async fn around<T>(
         &self,
         step: &'static str,
         work: impl Future<Output = Result<T, ActivityError>>,
@@ -266,5 +266,64 @@ impl FaultyTierSteps {
     ) -> Result<(), ActivityError> {
         let work = TierSteps::record_completion.run(self.steps.clone(), ctx, input);
         self.faults.around("record-completion", work).await
+    }
+}
+
+/// Posts one event for a batch, really, with faults.
+pub struct FaultyAwardSteps {
+    /// The database.
+    pub pool: store::PgPool,
+    /// The rules.
+    pub programme: domain::programme::Programme,
+    /// The event that every batch holds.
+    pub award: domain::command::Award,
+    /// What fails.
+    pub faults: Arc<Faults>,
+}
+
+#[activities]
+impl FaultyAwardSteps {
+    #[activity(definition = definition::PostBatch)]
+    pub async fn post_batch(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        _range: MessageRange,
+    ) -> Result<BatchOutcome, ActivityError> {
+        self.faults.around("post-batch", self.post()).await
+    }
+}
+
+impl FaultyAwardSteps {
+    async fn post(&self) -> Result<BatchOutcome, ActivityError> {
+        use store::ledger::{self, Posting};
+        let mut tx = ledger::begin(&self.pool).await?;
+        let awards = std::slice::from_ref(&self.award);
+        let postings = ledger::post_awards(&mut tx, &self.programme, "test", awards).await?;
+        ledger::commit(tx).await?;
+        let posted = matches!(postings[0], Posting::Posted(_));
+        Ok(BatchOutcome {
+            posted: u32::from(posted),
+            duplicates: u32::from(!posted),
+            ..BatchOutcome::default()
+        })
+    }
+}
+
+/// A relay that publishes nothing and ends its shift at once, with faults.
+pub struct FaultyRelaySteps {
+    /// What fails.
+    pub faults: Arc<Faults>,
+}
+
+#[activities]
+impl FaultyRelaySteps {
+    #[activity(definition = definition::PublishOutbox)]
+    pub async fn publish_outbox(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        _shift_seconds: u64,
+    ) -> Result<RelayProgress, ActivityError> {
+        let shift = async { Ok(RelayProgress { published: 1 }) };
+        self.faults.around("publish-outbox", shift).await
     }
 }

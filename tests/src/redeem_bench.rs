@@ -59,7 +59,7 @@ pub struct RedeemBench {
 }
 
 /// Ends the worker's thread when the bench goes.
-pub(crate) struct Stop(Option<Box<dyn Fn() + Send + Sync>>);
+pub struct Stop(Option<Box<dyn Fn() + Send + Sync>>);
 
 impl Drop for Stop {
     fn drop(&mut self) {
@@ -73,7 +73,7 @@ impl Drop for Stop {
 ///
 /// # Panics
 /// When the worker cannot be made.
-pub(crate) async fn run_worker(client: Client, options: WorkerOptions) -> Stop {
+pub async fn run_worker(client: Client, options: WorkerOptions) -> Stop {
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -278,6 +278,26 @@ async fn a_cancel_from_the_web_ui_compensates() {
     bench.assert_promises("cancelled in the Web UI").await;
 }
 
+/// Recording an operator's cancel fails too; it is compensated all the same.
+#[tokio::test]
+async fn a_cancel_from_the_web_ui_whose_recording_fails_compensates() {
+    for when in [When::Before, When::After] {
+        let bench = RedeemBench::new(mode("pending-silent")).await;
+        let step = "request-cancel";
+        let times = 9;
+        bench.faults.set(Fault { step, when, times });
+        let handle = bench.start("R1", 100, SHORT).await;
+        bench
+            .row_until("R1", |row| row.state == State::AwaitingCallback)
+            .await;
+        let cancel = WorkflowCancelOptions::builder().reason("a wish").build();
+        handle.cancel(cancel).await.unwrap();
+        assert_failed(&bench.end(&handle).await, FailureReason::Cancelled);
+        assert!(bench.faults.attempts(step) > times, "{when:?}");
+        bench.assert_promises("cancelled").await;
+    }
+}
+
 /// Terminating a flow moves no point; the next run under the same id goes on from the row.
 #[tokio::test]
 async fn a_terminated_flow_is_resumed_from_its_row() {
