@@ -678,3 +678,18 @@ pub async fn cancelled_and_open(
         })
         .collect()
 }
+
+/// How many holds have outlived their limit: their flows are voiding at a merchant that does not
+/// answer, or have been cut off.
+///
+/// # Errors
+/// What the database reports.
+pub async fn holds_over_limit(pool: &PgPool) -> Result<i64, Error> {
+    let (count,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM redemptions
+         WHERE state NOT IN ('SUCCESS', 'FAILED') AND hold_expires_at < clock_timestamp()",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(count)
+}

@@ -15,6 +15,7 @@ const FAILED_BATCHES: &str = "meed_batches_failed_total";
 const LAG: &str = "meed_consumer_lag_messages";
 const OUTBOX_AGE: &str = "meed_outbox_oldest_age_seconds";
 const OUTBOX_SIZE: &str = "meed_outbox_waiting_messages";
+const HOLDS_OVER_LIMIT: &str = "meed_holds_over_limit";
 const PUBLISHED: &str = "meed_outbox_published_total";
 const REDELIVERIES: &str = "meed_flows_started_again_total";
 
@@ -34,6 +35,10 @@ pub fn describe() {
         "How long the oldest message has waited to be published."
     );
     describe_gauge!(OUTBOX_SIZE, "Messages that wait to be published.");
+    describe_gauge!(
+        HOLDS_OVER_LIMIT,
+        "Holds that have outlived their limit. Alert on any that stays."
+    );
     describe_counter!(PUBLISHED, "Messages that Kafka has acknowledged.");
     describe_counter!(REDELIVERIES, "Flows that a starter started, by kind.");
 }
@@ -110,4 +115,9 @@ pub fn published(topic: &str, count: u64) {
 /// A starter started a flow.
 pub fn flow_started(kind: &'static str) {
     counter!(REDELIVERIES, "kind" => kind).increment(1);
+}
+
+/// Holds that have outlived their limit.
+pub fn holds_over_limit(count: i64) {
+    gauge!(HOLDS_OVER_LIMIT).set(float(count));
 }

@@ -148,6 +148,7 @@ impl Starters {
 
     async fn start_redemptions(&self) -> Result<(), Trouble> {
         let pool = &self.pool;
+        measures::holds_over_limit(store::redemptions::holds_over_limit(pool).await?);
         let queued =
             store::redemptions::to_start(pool, self.ages.queued, NEVER, LOOKED_AT_A_TIME).await?;
         let queued = self.due(queued, |r| id::redeem(&r.redeem_request_id));
