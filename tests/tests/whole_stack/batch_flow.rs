@@ -8,8 +8,8 @@ use domain::{
     programme::Programme,
 };
 use temporalio_client::{
-    WorkflowExecutionStatus, WorkflowGetResultOptions, WorkflowStartOptions,
-    WorkflowTerminateOptions,
+    WorkflowDescribeOptions, WorkflowExecutionStatus, WorkflowGetResultOptions,
+    WorkflowStartOptions, WorkflowTerminateOptions,
 };
 use temporalio_sdk::WorkerOptions;
 use tests::{
@@ -126,7 +126,10 @@ async fn the_relay_goes_on_after_failing_and_from_shift_to_shift() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let relay = client.get_workflow_handle::<Relay>(&id);
-    let described = relay.describe(Default::default()).await.unwrap();
+    let described = relay
+        .describe(WorkflowDescribeOptions::default())
+        .await
+        .unwrap();
     assert_eq!(described.status(), WorkflowExecutionStatus::Running);
     relay
         .terminate(WorkflowTerminateOptions::default())
