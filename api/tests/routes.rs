@@ -902,6 +902,40 @@ async fn a_merchants_late_answer_needs_its_signature() {
     );
 }
 
+/// A merchant that confirms what it has voided is too late each time, and what it said is kept.
+#[tokio::test]
+async fn a_confirmation_of_what_was_voided_is_too_late_and_kept() {
+    let api = api().await;
+    api.customer("C1", 1_000).await;
+    api.redeem("k1", &redemption("R1", 250)).await;
+    let (callback,): (String,) =
+        sqlx::query_as("UPDATE redemptions SET partner_verdict = 'VOIDED' RETURNING callback_id")
+            .fetch_one(&api.database.pool)
+            .await
+            .unwrap();
+    let now = chrono::Utc::now().timestamp();
+    let body = r#"{"status":"CONFIRMED"}"#;
+    let signed = signature::sign(b"dev-key-M1", now, body.as_bytes());
+    let at = now.to_string();
+    let headers = [
+        ("meed-timestamp", at.as_str()),
+        ("meed-signature", signed.as_str()),
+    ];
+    let path = format!("/api/v1/partner-callbacks/{callback}");
+    for _ in 0..2 {
+        let late = api
+            .send(request(Method::POST, &path, None, &headers, body))
+            .await;
+        assert_eq!(
+            (late.status, late.code()),
+            (StatusCode::GONE, "CALLBACK_EXPIRED")
+        );
+    }
+    let kept = "SELECT count(*) FROM callbacks WHERE late_answer = 'CONFIRMED'";
+    assert_eq!(api.count(kept).await, 1);
+    assert!(api.flows.signals.lock().unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn what_has_no_route_is_a_problem_too() {
     let api = api().await;

@@ -619,25 +619,6 @@ pub async fn to_start(
     rows.into_iter().map(Redemption::try_from).collect()
 }
 
-/// A customer's redemptions, newest first.
-///
-/// # Errors
-/// What the database reports.
-pub async fn of_customer(
-    conn: &mut PgConnection,
-    customer: &CustomerId,
-    limit: i64,
-) -> Result<Vec<Redemption>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT * FROM redemptions WHERE customer_id = $1 ORDER BY created_at DESC LIMIT $2",
-    )
-    .bind(customer.as_str())
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter().map(Redemption::try_from).collect()
-}
-
 /// Whether a customer can have that many points now. A look, not a lock: the reserve decides.
 ///
 /// # Errors

@@ -111,7 +111,15 @@ pub(super) async fn answer(
     let mut tx = ledger::begin(&app.pool).await?;
     let answered =
         callbacks::answer_partner(&mut tx, &callback_id, verdict, detail.as_deref()).await?;
-    if let Some(workflow_id) = taken(answered)? {
+    let to_signal = match taken(answered) {
+        Ok(to_signal) => to_signal,
+        Err(refusal) => {
+            // What came too late does not count, but what was said is kept.
+            ledger::commit(tx).await?;
+            return Err(refusal);
+        }
+    };
+    if let Some(workflow_id) = to_signal {
         let change = audit::Change {
             actor: &format!("merchant {merchant}"),
             action: "partner-callback.answer",
