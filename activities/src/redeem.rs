@@ -10,6 +10,7 @@ use domain::{
     RedeemRequestId,
     redemption::{PartnerVerdict, RedemptionState},
 };
+use faultpoint::bug;
 use store::{
     PgPool,
     redemptions::{self, Redemption},
@@ -76,11 +77,17 @@ impl RedeemSteps {
         input: ConfirmWithPartner,
     ) -> Result<PartnerReply, ActivityError> {
         let id = &input.redeem_request_id;
-        let row = redemptions::begin_confirm(&self.pool, id)
-            .await
-            .map_err(activity_error)?;
-        if row.state != RedemptionState::Confirming || row.cancel_requested || row.verdict.is_some()
-        {
+        let asks_first = faultpoint::planted(bug::STATE_BEFORE_CALL);
+        let row = if asks_first {
+            self.row(id).await.map_err(activity_error)?
+        } else {
+            redemptions::begin_confirm(&self.pool, id)
+                .await
+                .map_err(activity_error)?
+        };
+        let may_ask = row.state == RedemptionState::Confirming
+            || (asks_first && row.state == RedemptionState::Reserved);
+        if !may_ask || row.cancel_requested || row.verdict.is_some() {
             let answer = if row.state == RedemptionState::AwaitingCallback {
                 PartnerAnswer::Pending
             } else {
@@ -100,6 +107,7 @@ impl RedeemSteps {
             Some(quick_ms) => Attempt::Quick(Duration::from_millis(quick_ms)),
             None => Attempt::Patient(time_left(&ctx)),
         };
+        faultpoint::reach("partner", "before-call");
         let said = self
             .partners
             .confirm(
@@ -111,6 +119,12 @@ impl RedeemSteps {
                 attempt,
             )
             .await;
+        faultpoint::reach("partner", "after-call");
+        if asks_first {
+            redemptions::begin_confirm(&self.pool, id)
+                .await
+                .map_err(activity_error)?;
+        }
         match said {
             Ok(said) => self.record(id, said).await.map_err(activity_error),
             // A quick attempt that came to nothing is followed by a patient one.
@@ -165,11 +179,16 @@ impl RedeemSteps {
                 view: view(&row),
             });
         }
-        let said = self
-            .partners
-            .void(&row.merchant_id, &id)
-            .await
-            .map_err(activity_error)?;
+        faultpoint::reach("void", "before-call");
+        let said = if faultpoint::planted(bug::VOID_BEFORE_RELEASE) {
+            Said::Voided
+        } else {
+            self.partners
+                .void(&row.merchant_id, &id)
+                .await
+                .map_err(activity_error)?
+        };
+        faultpoint::reach("void", "after-call");
         match said {
             Said::Voided | Said::Confirmed { .. } => {
                 self.record(&id, said).await.map_err(activity_error)
@@ -304,6 +323,9 @@ impl RedeemSteps {
         detail: Option<&str>,
     ) -> Result<Redemption, Failure> {
         let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
-        Ok(redemptions::record_verdict(&mut conn, id, verdict, detail).await?)
+        faultpoint::reach("verdict", "before-commit");
+        let row = redemptions::record_verdict(&mut conn, id, verdict, detail).await?;
+        faultpoint::reach("verdict", "after-commit");
+        Ok(row)
     }
 }

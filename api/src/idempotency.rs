@@ -147,7 +147,7 @@ pub(crate) async fn finish_in(
     reply: &Reply,
 ) -> Result<(), ApiError> {
     keys::finish(&mut tx, request.key(), &reply.answer()).await?;
-    Ok(ledger::commit(tx).await?)
+    Ok(ledger::commit(tx, "reply").await?)
 }
 
 /// Keeps the reply after the effect was committed. When that fails, a repetition of the request

@@ -34,4 +34,7 @@ pub fn init(profile: Profile) {
             registry.with(json.with_span_list(false)).try_init()
         }
     };
+    if let Some(faults) = faultpoint::armed() {
+        tracing::warn!(faults, "this process is made to fail, for a test");
+    }
 }

@@ -10,6 +10,7 @@ use domain::{
     programme::Programme,
     refusal::{Refusal, RefusalClass},
 };
+use faultpoint::bug;
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
@@ -189,6 +190,9 @@ pub async fn post_awards(
     awards: &[Award],
 ) -> Result<Vec<Posting>, Error> {
     let mut known = known_events(conn, awards).await?;
+    if faultpoint::planted(bug::UNIQUE_KEY) {
+        known.clear();
+    }
     // Refused before any account is opened for it; an event that was posted stays a duplicate,
     // whatever the rules say of it by now.
     let mut postings: Vec<Option<Posting>> = awards
@@ -453,7 +457,7 @@ async fn write_postings(
     .execute(&mut *conn)
     .await?
     .rows_affected();
-    if written != columns.sources.len() as u64 {
+    if written != columns.sources.len() as u64 && !faultpoint::planted(bug::UNIQUE_KEY) {
         return Err(Error::Raced);
     }
     sqlx::query(
@@ -573,11 +577,17 @@ pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Pos
     Ok(pool.begin().await?)
 }
 
-/// Commits it.
+/// Commits it. `step` is what it is called as a crash point.
 ///
 /// # Errors
 /// What the database reports. The commit may have happened all the same: repeat what was done,
 /// which changes nothing if so.
-pub async fn commit(transaction: sqlx::Transaction<'static, sqlx::Postgres>) -> Result<(), Error> {
-    Ok(transaction.commit().await?)
+pub async fn commit(
+    transaction: sqlx::Transaction<'static, sqlx::Postgres>,
+    step: &'static str,
+) -> Result<(), Error> {
+    faultpoint::reach(step, "before-commit");
+    transaction.commit().await?;
+    faultpoint::reach(step, "after-commit");
+    Ok(())
 }

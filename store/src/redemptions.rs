@@ -11,6 +11,7 @@ use domain::{
     message::{PointsAdded, RedeemConfirmed},
     redemption::{FailureReason, PartnerVerdict, RedemptionState, may_release},
 };
+use faultpoint::bug;
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
@@ -282,7 +283,7 @@ pub async fn reserve(
     if let Some(reason) = refusal {
         fail(&mut tx, &row, reason, account.available, account.version).await?;
         let row = current(&mut tx, id).await?;
-        tx.commit().await?;
+        ledger::commit(tx, "reserve").await?;
         return Ok(row);
     }
     move_points(&mut tx, &row, Leg::Hold).await?;
@@ -312,7 +313,7 @@ pub async fn reserve(
     .execute(&mut *tx)
     .await?;
     let row = current(&mut tx, id).await?;
-    tx.commit().await?;
+    ledger::commit(tx, "reserve").await?;
     Ok(row)
 }
 
@@ -323,13 +324,16 @@ pub async fn reserve(
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
 pub async fn begin_confirm(pool: &PgPool, id: &RedeemRequestId) -> Result<Redemption, Error> {
-    change(
+    faultpoint::reach("confirming", "before-commit");
+    let row = change(
         pool,
         id,
         "UPDATE redemptions SET state = 'CONFIRMING', updated_at = clock_timestamp()
          WHERE redeem_request_id = $1 AND state = 'RESERVED' AND cancel_requested_at IS NULL",
     )
-    .await
+    .await?;
+    faultpoint::reach("confirming", "after-commit");
+    Ok(row)
 }
 
 /// Records that the partner will call back: CONFIRMING becomes AWAITING_CALLBACK.
@@ -421,7 +425,9 @@ pub async fn settle(
     let mut tx = pool.begin().await?;
     let row = lock(&mut tx, id).await?;
     let declined = row.verdict.is_some_and(PartnerVerdict::frees_points);
-    if !row.state.partner_may_know() || declined || (row.cancel_requested && !beyond_cancel) {
+    let changes_nothing =
+        !row.state.partner_may_know() || declined || (row.cancel_requested && !beyond_cancel);
+    if changes_nothing && !faultpoint::planted(bug::HOLD_GUARD) {
         return Ok(row);
     }
     lock_customer(&mut tx, &row.customer_id).await?;
@@ -459,7 +465,7 @@ pub async fn settle(
     ];
     outbox::write(&mut tx, &messages).await?;
     let row = current(&mut tx, id).await?;
-    tx.commit().await?;
+    ledger::commit(tx, "settle").await?;
     Ok(row)
 }
 
@@ -476,14 +482,14 @@ pub async fn release(
 ) -> Result<Redemption, Error> {
     let mut tx = pool.begin().await?;
     let row = lock(&mut tx, id).await?;
-    if !may_release(row.state, row.verdict) {
+    if !may_release(row.state, row.verdict) && !faultpoint::planted(bug::HOLD_GUARD) {
         return Ok(row);
     }
     lock_customer(&mut tx, &row.customer_id).await?;
     let after = move_points(&mut tx, &row, Leg::Release).await?;
     fail(&mut tx, &row, reason, after.available, after.version).await?;
     let row = current(&mut tx, id).await?;
-    tx.commit().await?;
+    ledger::commit(tx, "release").await?;
     Ok(row)
 }
 

@@ -132,6 +132,19 @@ impl ShardFront {
     }
 }
 
+/// Marks what has not been published: the bug that [`faultpoint::bug::OUTBOX_MARK`] plants.
+///
+/// # Errors
+/// What the database reports.
+pub async fn mark_unpublished(pool: &PgPool, front: &ShardFront) -> Result<(), Error> {
+    let ids: Vec<i64> = front.messages.iter().map(|m| m.outbox_id).collect();
+    sqlx::query("UPDATE outbox SET published_at = clock_timestamp() WHERE outbox_id = ANY($1)")
+        .bind(&ids)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// How much waits, for the metrics.
 ///
 /// # Errors

@@ -249,7 +249,7 @@ pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgra
         callback_id,
     };
     outbox::write(&mut tx, &[OutboxMessage::tier_upgraded(&message, version)?]).await?;
-    tx.commit().await?;
+    ledger::commit(tx, "tier").await?;
     Ok(Some(Upgrade {
         previous_tier,
         new_tier,
@@ -312,6 +312,6 @@ pub async fn close(
     if closed > 0 && thresholds.due(current, tier(tier_name)?).is_some() {
         ledger::open_tier_orders(&mut tx, &[customer.as_str()]).await?;
     }
-    tx.commit().await?;
+    ledger::commit(tx, "tier").await?;
     Ok(())
 }

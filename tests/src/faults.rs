@@ -299,7 +299,7 @@ impl FaultyAwardSteps {
         let mut tx = ledger::begin(&self.pool).await?;
         let awards = std::slice::from_ref(&self.award);
         let postings = ledger::post_awards(&mut tx, &self.programme, "test", awards).await?;
-        ledger::commit(tx).await?;
+        ledger::commit(tx, "test").await?;
         let posted = matches!(postings[0], Posting::Posted(_));
         Ok(BatchOutcome {
             posted: u32::from(posted),

@@ -254,7 +254,7 @@ impl AwardPosting {
             }
         }
         store::outbox::write(&mut transaction, &letters).await?;
-        store::ledger::commit(transaction).await?;
+        store::ledger::commit(transaction, "award").await?;
         measures::points_awarded(&awarded);
         Ok(outcome)
     }

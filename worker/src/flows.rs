@@ -137,7 +137,10 @@ impl Flows {
             merchant,
             points,
         } = redemption;
-        self.redeem.start(id, customer, merchant, *points).await
+        faultpoint::reach("starter", "before-start");
+        self.redeem.start(id, customer, merchant, *points).await?;
+        faultpoint::reach("starter", "after-start");
+        Ok(())
     }
 
     /// Starts a tier upgrade.
@@ -159,10 +162,12 @@ impl Flows {
             order,
             acknowledge_within_ms,
         };
+        faultpoint::reach("starter", "before-start");
         self.client
             .start_workflow(TierUpgrade::run, input, options)
-            .await
-            .map(drop)
+            .await?;
+        faultpoint::reach("starter", "after-start");
+        Ok(())
     }
 
     /// Starts the relay, if it is not running.

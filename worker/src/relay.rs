@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use faultpoint::bug;
 use futures::StreamExt;
 use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
@@ -198,7 +199,12 @@ impl OutboxRelay {
         let front =
             store::relay::lock_front(&self.pool, shard, FRONT_MESSAGES, FRONT_BYTES).await?;
         let Some(front) = front else { return Ok(0) };
+        if faultpoint::planted(bug::OUTBOX_MARK) {
+            store::relay::mark_unpublished(&self.pool, &front).await?;
+        }
+        faultpoint::reach("relay", "before-publish");
         let (acknowledged, failure) = self.publisher.publish(&front).await?;
+        faultpoint::reach("relay", "after-publish");
         let mut by_topic: BTreeMap<&str, u64> = BTreeMap::new();
         for waiting in &front.messages[..acknowledged] {
             *by_topic.entry(&waiting.message.topic).or_default() += 1;
@@ -207,6 +213,7 @@ impl OutboxRelay {
             measures::published(topic, count);
         }
         front.mark_published(acknowledged).await?;
+        faultpoint::reach("relay", "after-mark");
         published.fetch_add(acknowledged as u64, Ordering::Relaxed);
         failure.map_or(Ok(acknowledged), Err)
     }

@@ -104,7 +104,7 @@ async fn acknowledge(
             detail: json!({ "answer": answer }),
         };
         audit::write(&mut tx, &change).await?;
-        ledger::commit(tx).await?;
+        ledger::commit(tx, "callback").await?;
         tell(
             app,
             &callback_id,
@@ -134,6 +134,7 @@ pub(super) fn taken(answered: Answered) -> Result<Option<String>, ApiError> {
 pub(super) async fn tell(app: &App, callback_id: &str, workflow_id: &str, signal: Signal) {
     match app.flows.signal(workflow_id, signal).await {
         Ok(()) => {
+            faultpoint::reach("callback", "after-signal");
             if let Err(error) = callbacks::mark_signalled(&app.pool, callback_id).await {
                 tracing::warn!(workflow_id, %error, "a signal was not recorded; it is sent again");
             }

@@ -115,7 +115,7 @@ pub(super) async fn answer(
         Ok(to_signal) => to_signal,
         Err(refusal) => {
             // What came too late does not count, but what was said is kept.
-            ledger::commit(tx).await?;
+            ledger::commit(tx, "callback").await?;
             return Err(refusal);
         }
     };
@@ -129,7 +129,7 @@ pub(super) async fn answer(
             detail: json!({ "answer": verdict, "detail": detail }),
         };
         audit::write(&mut tx, &change).await?;
-        ledger::commit(tx).await?;
+        ledger::commit(tx, "callback").await?;
         tell(&app, &callback_id, &workflow_id, Signal::PartnerCalledBack).await;
     }
     Ok(Json(Taken {

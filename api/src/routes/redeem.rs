@@ -249,7 +249,7 @@ pub(super) async fn redeem(
             }
         };
         let changes = app.outcomes.listen();
-        ledger::commit(tx).await?;
+        ledger::commit(tx, "accept").await?;
         let row = start_and_wait(&app, &request, changes).await?;
         let reply = accepted(&row);
         idempotency::finish(&app, &keyed, &reply).await;

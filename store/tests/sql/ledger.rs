@@ -144,7 +144,7 @@ async fn two_deliveries_of_one_batch_at_once_post_it_once() {
             loop {
                 let mut tx = ledger::begin(&pool).await.unwrap();
                 match ledger::post_awards(&mut tx, &programme(), "w", &awards).await {
-                    Ok(_) => match ledger::commit(tx).await {
+                    Ok(_) => match ledger::commit(tx, "test").await {
                         Ok(()) => return,
                         Err(error) => assert!(error.is_retryable(), "{error}"),
                     },

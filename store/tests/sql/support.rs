@@ -72,7 +72,7 @@ pub async fn post(pool: &PgPool, awards: &[Award]) -> Vec<Posting> {
     let postings = ledger::post_awards(&mut tx, &programme(), "award/test/0/0-0", awards)
         .await
         .unwrap();
-    ledger::commit(tx).await.unwrap();
+    ledger::commit(tx, "test").await.unwrap();
     postings
 }
 

@@ -6,19 +6,40 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use tests::components::repository;
 
 /// The rooms that a room may know.
-const MAY_KNOW: [(&str, &[&str]); 9] = [
+const MAY_KNOW: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("workflows", &["domain"]),
-    ("store", &["domain"]),
-    ("activities", &["domain", "workflows", "store"]),
-    ("boot", &["domain", "workflows", "store", "activities"]),
+    ("faultpoint", &[]),
+    ("store", &["domain", "faultpoint"]),
+    (
+        "activities",
+        &["domain", "workflows", "store", "faultpoint"],
+    ),
+    (
+        "boot",
+        &["domain", "workflows", "store", "activities", "faultpoint"],
+    ),
     (
         "worker",
-        &["domain", "workflows", "store", "activities", "boot"],
+        &[
+            "domain",
+            "workflows",
+            "store",
+            "activities",
+            "boot",
+            "faultpoint",
+        ],
     ),
     (
         "api",
-        &["domain", "workflows", "store", "activities", "boot"],
+        &[
+            "domain",
+            "workflows",
+            "store",
+            "activities",
+            "boot",
+            "faultpoint",
+        ],
     ),
     ("ops", &["domain", "workflows", "store", "boot"]),
     ("simulator", &[]),

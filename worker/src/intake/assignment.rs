@@ -121,6 +121,8 @@ impl ConsumerContext for Assignment {
         if let Err(error) = result {
             tracing::warn!(%error, "an offset was not committed");
             self.tell(Change::CommitFailed);
+        } else {
+            faultpoint::reach("offset", "after-commit");
         }
     }
 }

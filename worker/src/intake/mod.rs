@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::Context;
 use domain::inbound::topic;
+use faultpoint::bug;
 use futures::FutureExt;
 use rdkafka::{
     Message as _,
@@ -313,6 +314,9 @@ impl Run {
         assigned.running = Some(running);
         let flow = assigned.lane.relieve();
         self.tell_consumer(flow, topic, partition);
+        if faultpoint::planted(bug::OFFSET_ORDER) {
+            self.commit(&[(topic, partition, last_offset + 1)], CommitMode::Sync);
+        }
     }
 
     /// Commits a finished batch and sends the next one off.
@@ -349,6 +353,7 @@ impl Run {
         if list.count() == 0 {
             return;
         }
+        faultpoint::reach("offset", "before-commit");
         if let Err(error) = self.consumer.commit(&list, mode) {
             // The messages come again, which changes nothing.
             tracing::warn!(%error, "offsets were not committed");

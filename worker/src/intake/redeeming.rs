@@ -156,7 +156,7 @@ impl Redeeming {
             letters.push(record.dead_letter(&refusal));
         }
         store::outbox::write(&mut transaction, &letters).await?;
-        store::ledger::commit(transaction).await?;
+        store::ledger::commit(transaction, "intake").await?;
         Ok(counts)
     }
 
