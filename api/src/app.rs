@@ -9,10 +9,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use store::PgPool;
 
 use crate::{
-    auth::{Authenticator, dev::DevIssuer},
+    cache::Cache,
+    auth::{Authenticator, dev::DevIssuer, own::OwnIssuer},
+    error::{ApiError, Thing},
     flows::Flows,
     idempotency::UnderWay,
+    passwords::Passwords,
     readiness::Readiness,
+    sessions::OpenSessions,
 };
 
 /// What the handlers work with. One for the process.
@@ -25,10 +29,18 @@ pub struct App {
     pub flows: Arc<dyn Flows>,
     /// Tells of redemptions that a step in this process has changed.
     pub outcomes: Outcomes,
+    /// Copies of accounts.
+    pub cache: Cache,
     /// Checks tokens.
     pub authenticator: Authenticator,
     /// Makes tokens in the dev profile.
     pub dev_issuer: Option<DevIssuer>,
+    /// Makes tokens for clients and for Meed's own users.
+    pub own_issuer: Option<OwnIssuer>,
+    /// Hashes and checks passwords and secrets.
+    pub passwords: Passwords,
+    /// Sessions that were seen open.
+    pub sessions: OpenSessions,
     /// Whether this process can take requests.
     pub readiness: Readiness,
     /// Renders the metrics, when they are collected.
@@ -42,7 +54,8 @@ impl App {
     /// Puts together what the configuration asks for.
     ///
     /// # Errors
-    /// When an issuer's keys cannot be had from their file, or no HTTP client can be made.
+    /// When an issuer's keys cannot be had from their file, no HTTP client can be made, or the
+    /// address of Redis cannot be read.
     pub fn new(
         settings: Arc<Settings>,
         pool: PgPool,
@@ -55,24 +68,42 @@ impl App {
             .dev_issuer()
             .map(|dev| DevIssuer::new(dev, &settings.api.public_url))
             .transpose()?;
-        let authenticator = Authenticator::new(&settings, dev_issuer.as_ref())?;
+        let own_issuer = OwnIssuer::of(&settings)?;
+        let authenticator =
+            Authenticator::new(&settings, dev_issuer.as_ref(), own_issuer.as_ref())?;
+        let passwords = Passwords::new(&settings.auth.passwords)?;
         let signing_keys = settings
             .merchants
             .iter()
             .map(|(id, merchant)| (id.clone(), merchant.signing_key.clone()))
             .collect();
+        let cache = Cache::new(&settings.cache, pool.clone())?;
         Ok(Self {
             settings,
             pool,
+            cache,
             flows,
             outcomes,
             authenticator,
             dev_issuer,
+            own_issuer,
+            passwords,
+            sessions: OpenSessions::default(),
             readiness: Readiness::default(),
             metrics,
             under_way: UnderWay::default(),
             signing_keys,
         })
+    }
+
+    /// Meed as an issuer.
+    ///
+    /// # Errors
+    /// When the configuration has none: then its routes lead nowhere.
+    pub fn own(&self) -> Result<&OwnIssuer, ApiError> {
+        self.own_issuer
+            .as_ref()
+            .ok_or(ApiError::NotFound(Thing::Route))
     }
 
     /// The key that the merchant and Meed sign with.

@@ -7,6 +7,9 @@ use axum::{
     response::IntoResponse,
 };
 
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
 use crate::error::ApiError;
 
 /// The largest body that is read, in bytes.
@@ -37,6 +40,25 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         raw(request, state).await.map(Self)
     }
+}
+
+/// Reads a body whose fields are all known. What is wrong is told without quoting it, and without
+/// what it would have become here.
+///
+/// # Errors
+/// [`ApiError::InvalidBody`].
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        let about_fields = ["unknown field", "missing field", "duplicate field"];
+        ApiError::InvalidBody(match error.classify() {
+            Category::Data if about_fields.iter().any(|start| text.starts_with(start)) => {
+                format!("{text}.")
+            }
+            Category::Data => "The body, or a field of it, is of another type.".to_owned(),
+            _ => "The body is not JSON.".to_owned(),
+        })
+    })
 }
 
 async fn raw<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {

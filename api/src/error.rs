@@ -2,15 +2,16 @@
 //! alone picks status codes, and nothing of the inside leaves through it.
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use domain::{Refusal, RefusalClass};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::auth::Scope;
+use crate::auth::{Role, Scope};
 
 /// The media type of problem details.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -30,6 +31,33 @@ pub enum ApiError {
     /// The token lacks a scope.
     #[error("the token lacks {}", .0.as_str())]
     MissingScope(Scope),
+    /// The token lacks a role.
+    #[error("the token lacks the role {}", .0.as_str())]
+    MissingRole(Role),
+    /// Name and password are not those of a user.
+    #[error("wrong credentials")]
+    InvalidCredentials,
+    /// The refresh token does not count, or not any more.
+    #[error("refresh token refused")]
+    InvalidRefreshToken,
+    /// The user has been deactivated.
+    #[error("the user is deactivated")]
+    UserDeactivated,
+    /// Somebody has the name.
+    #[error("the username is taken")]
+    UsernameTaken,
+    /// A name or a password that may not be.
+    #[error("{0}")]
+    CredentialsNotAllowed(String),
+    /// Nobody could administer any more.
+    #[error("the last admin")]
+    LastAdmin,
+    /// A page of elsewhere may not use the refresh cookie.
+    #[error("the origin is not allowed")]
+    OriginNotAllowed,
+    /// Too many attempts; another one after so many seconds.
+    #[error("too many attempts")]
+    TooManyAttempts(u64),
     /// The token is tied to other merchants.
     #[error("not a merchant of this client")]
     MerchantNotAllowed,
@@ -92,13 +120,24 @@ pub enum ApiError {
     Unavailable(String),
     /// The ledger is out of reach, for a question about a balance.
     #[error("the ledger is out of reach: {0}")]
-    LedgerUnavailable(String),
+    LedgerUnavailable(String, Option<LastKnown>),
     /// The request took too long.
     #[error("the request took too long")]
     TimedOut,
     /// A fault of this program.
     #[error("{0}")]
     Internal(String),
+}
+
+/// What was known of a balance when the ledger could be asked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastKnown {
+    /// When that was.
+    pub as_of: DateTime<Utc>,
+    /// The points that could be spent.
+    pub available: i64,
+    /// Whether they are the total that was asked for.
+    pub is_total: bool,
 }
 
 /// What was looked for.
@@ -112,6 +151,8 @@ pub enum Thing {
     Redemption,
     /// A callback.
     Callback,
+    /// One of Meed's own users.
+    User,
 }
 
 impl From<store::Error> for ApiError {
@@ -168,6 +209,60 @@ impl ApiError {
                 "INSUFFICIENT_SCOPE",
                 "The token does not allow this",
                 format!("This needs the scope {}.", scope.as_str()),
+            ),
+            Self::MissingRole(role) => (
+                S::FORBIDDEN,
+                "INSUFFICIENT_ROLE",
+                "The token does not allow this",
+                format!("This needs the role {}.", role.as_str()),
+            ),
+            Self::InvalidCredentials => (
+                S::UNAUTHORIZED,
+                "INVALID_CREDENTIALS",
+                "Name or password is wrong",
+                said("There is no user with this name and this password."),
+            ),
+            Self::InvalidRefreshToken => (
+                S::UNAUTHORIZED,
+                "INVALID_REFRESH_TOKEN",
+                "The refresh token does not count",
+                said("The session has ended, or there is none. Log in again."),
+            ),
+            Self::UserDeactivated => (
+                S::FORBIDDEN,
+                "USER_DEACTIVATED",
+                "The user has been deactivated",
+                said("This user may not log in any more."),
+            ),
+            Self::UsernameTaken => (
+                S::CONFLICT,
+                "USERNAME_TAKEN",
+                "The username is taken",
+                said("Another user has this name; upper and lower case make no difference."),
+            ),
+            Self::CredentialsNotAllowed(why) => (
+                S::UNPROCESSABLE_ENTITY,
+                "CREDENTIALS_NOT_ALLOWED",
+                "Name or password cannot be taken",
+                format!("{why}."),
+            ),
+            Self::LastAdmin => (
+                S::CONFLICT,
+                "LAST_ADMIN",
+                "The last admin stays",
+                said("Without this user nobody could administer any more."),
+            ),
+            Self::OriginNotAllowed => (
+                S::FORBIDDEN,
+                "ORIGIN_NOT_ALLOWED",
+                "Not from this page",
+                said("Pages of this origin may not use the refresh cookie."),
+            ),
+            Self::TooManyAttempts(seconds) => (
+                S::TOO_MANY_REQUESTS,
+                "TOO_MANY_ATTEMPTS",
+                "Too many attempts",
+                format!("Try again in {seconds} seconds."),
             ),
             Self::MerchantNotAllowed => (
                 S::FORBIDDEN,
@@ -252,8 +347,8 @@ impl ApiError {
             Self::ConflictingRequest => (
                 S::CONFLICT,
                 "CONFLICTING_REQUEST",
-                "The id belongs to another redemption",
-                said("This redeemRequestId was used with another body before."),
+                "The id was used with another body",
+                said("This id came with another body before."),
             ),
             Self::AlreadyEnded => (
                 S::CONFLICT,
@@ -267,6 +362,7 @@ impl ApiError {
                     Thing::Customer => ("CUSTOMER_NOT_FOUND", "There is no such customer"),
                     Thing::Redemption => ("REDEMPTION_NOT_FOUND", "There is no such redemption"),
                     Thing::Callback => ("CALLBACK_UNKNOWN", "There is no such callback"),
+                    Thing::User => ("USER_NOT_FOUND", "There is no such user"),
                 };
                 (S::NOT_FOUND, code, title, format!("{title}."))
             }
@@ -300,7 +396,7 @@ impl ApiError {
                 "Out of order for a moment",
                 said("Something that this needs is out of reach. Try again."),
             ),
-            Self::LedgerUnavailable(_) => (
+            Self::LedgerUnavailable(..) => (
                 S::SERVICE_UNAVAILABLE,
                 "LEDGER_UNAVAILABLE",
                 "The ledger is out of reach",
@@ -326,7 +422,16 @@ impl ApiError {
         let (status, code, title, detail) = self.told();
         let mut problem = Problem::new(status, code, title, &detail);
         match self {
-            Self::Unauthenticated => problem.header(header::WWW_AUTHENTICATE, "Bearer"),
+            Self::Unauthenticated | Self::InvalidCredentials | Self::InvalidRefreshToken => {
+                problem.header(header::WWW_AUTHENTICATE, "Bearer");
+            }
+            Self::MissingRole(_) => problem.header(
+                header::WWW_AUTHENTICATE,
+                "Bearer error=\"insufficient_scope\"",
+            ),
+            Self::TooManyAttempts(seconds) => {
+                problem.header(header::RETRY_AFTER, &seconds.to_string());
+            }
             Self::InvalidToken(_) => {
                 problem.header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"");
             }
@@ -342,10 +447,19 @@ impl ApiError {
             | Self::Unavailable(_)
             | Self::KeysUnavailable
             | Self::TimedOut => problem.headers.push((header::RETRY_AFTER, RETRY_AFTER)),
-            Self::LedgerUnavailable(_) => {
+            Self::LedgerUnavailable(_, last) => {
                 problem.headers.push((header::RETRY_AFTER, RETRY_AFTER));
-                problem.members.insert("partial".to_owned(), json!(true));
-                problem.members.insert("asOf".to_owned(), Value::Null);
+                let mut member = |name: &str, value| {
+                    problem.members.insert(name.to_owned(), value);
+                };
+                member("partial", json!(true));
+                member("asOf", json!(last.map(|last| last.as_of)));
+                if let Some(last) = last {
+                    member("availablePoints", json!(last.available));
+                    if last.is_total {
+                        member("totalPoints", json!(last.available));
+                    }
+                }
             }
             _ => {}
         }
@@ -392,6 +506,13 @@ impl Problem {
         }
     }
 
+    /// Adds its own headers, such as when to ask again, to those of a response.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -432,9 +553,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        for (name, value) in self.headers.clone() {
-            response.headers_mut().insert(name, value);
-        }
+        self.add_headers(response.headers_mut());
         response.extensions_mut().insert(self);
         response
     }
@@ -488,7 +607,7 @@ mod tests {
         for error in [
             ApiError::Internal(inside.to_owned()),
             ApiError::Unavailable(inside.to_owned()),
-            ApiError::LedgerUnavailable(inside.to_owned()),
+            ApiError::LedgerUnavailable(inside.to_owned(), None),
         ] {
             let problem = error.problem();
             let document = problem.document("r-1", "/api/v1/redeem");

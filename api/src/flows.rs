@@ -96,10 +96,14 @@ impl Flows for TemporalFlows {
         points: Points,
     ) -> BoxFuture<'a, Result<(), FlowError>> {
         Box::pin(async move {
-            Ok(self
-                .starter
-                .start(redemption, customer, merchant, points)
-                .await?)
+            let starter = &self.starter;
+            match starter
+                .start_once(redemption, customer, merchant, points)
+                .await
+            {
+                Ok(()) | Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
         })
     }
 

@@ -62,6 +62,22 @@ impl Request {
         }
     }
 
+    /// For a body that holds a password: `hash` is a keyed one, so that the stored hash of the
+    /// body is of no use for guessing. `client` is who asks, or `anonymous`.
+    pub(crate) fn with_secrets(
+        client: String,
+        route: &'static str,
+        key: IdempotencyKey,
+        hash: [u8; 32],
+    ) -> Self {
+        Self {
+            client,
+            route,
+            key: key.0,
+            hash,
+        }
+    }
+
     fn key(&self) -> keys::Key<'_> {
         keys::Key {
             client: &self.client,

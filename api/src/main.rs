@@ -48,6 +48,7 @@ async fn serve() -> anyhow::Result<()> {
         Some(metrics),
     )?);
     let drain = Duration::from_secs(settings.api.drain_seconds);
+    let pause = Duration::from_secs(settings.api.drain_pause_seconds);
 
     let draining = app.readiness.draining().clone();
     let routes = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
@@ -63,8 +64,15 @@ async fn serve() -> anyhow::Result<()> {
         async move {
             let signal = boot::shutdown::signal().await;
             tracing::info!(signal, "draining");
+            // First nobody is sent here any more, then nobody is let in.
+            app.readiness.leave();
+            tokio::time::sleep(pause).await;
             app.readiness.drain();
         }
+    });
+    let copies = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.cache.keep_fresh(app.readiness.draining()).await }
     });
     tracing::info!(address = %settings.api.listen, build = boot::temporal::BUILD_ID, "serving");
 
@@ -96,6 +104,7 @@ async fn serve() -> anyhow::Result<()> {
     };
     let (requests, tasks) = tokio::join!(requests, tasks);
     signalled.abort();
+    copies.abort();
     pool.close().await;
     tasks?;
     requests?;

@@ -94,6 +94,7 @@ fn with_document(response: Response, request_id: &str, path: &str) -> Response {
     parts
         .headers
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    problem.add_headers(&mut parts.headers);
     parts.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(
         parts,

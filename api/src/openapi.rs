@@ -24,8 +24,12 @@ use crate::error::ProblemDocument;
     modifiers(&Security),
     tags(
         (name = "redeem", description = "Redeeming points at merchants"),
-        (name = "rewards", description = "Balances"),
+        (name = "rewards", description = "Balances, histories, events"),
+        (name = "loyalty", description = "A customer's own account"),
         (name = "callbacks", description = "Late answers"),
+        (name = "tokens", description = "Tokens for clients"),
+        (name = "users", description = "The product's own users: registering, logging in, sessions"),
+        (name = "audit", description = "Who changed what"),
         (name = "operations", description = "Health, metrics, keys")
     )
 )]
@@ -39,6 +43,8 @@ impl Modify for Security {
         let mut bearer = Http::new(HttpAuthScheme::Bearer);
         bearer.bearer_format = Some("JWT".to_owned());
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
+        let basic = Http::new(HttpAuthScheme::Basic);
+        components.add_security_scheme("clientSecret", SecurityScheme::Http(basic));
         let signature = ApiKeyValue::with_description(
             "Meed-Signature",
             "`v1=` and the lower-case hexadecimal HMAC-SHA256 of `<Meed-Timestamp>.<body>` under \

@@ -1,15 +1,16 @@
 //! What stands in addresses and headers.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Path, Query},
     http::{HeaderName, request::Parts},
 };
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Utc};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    App, address,
     error::{ApiError, Thing},
     observe::RequestId,
 };
@@ -93,15 +94,15 @@ pub struct Origin {
     pub address: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Origin {
+impl FromRequestParts<Arc<App>> for Origin {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = address::of(parts, &app.settings.api.trusted_proxies);
         Ok(Self {
             request_id: request_id.unwrap_or_default(),
-            address: address.map(|ConnectInfo(address)| address.ip().to_string()),
+            address: address.map(|address| address.to_string()),
         })
     }
 }

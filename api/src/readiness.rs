@@ -28,7 +28,7 @@ pub struct Ready {
     pub temporal: bool,
     /// The worker of the redeem queue runs.
     pub worker: bool,
-    /// The process is about to end and takes no new work.
+    /// The process is about to end: new work belongs elsewhere.
     pub draining: bool,
 }
 
@@ -36,6 +36,7 @@ pub struct Ready {
 #[derive(Debug, Default)]
 pub struct Readiness {
     worker: AtomicBool,
+    leaving: AtomicBool,
     draining: CancellationToken,
     last_look: Mutex<Option<(Instant, bool, bool)>>,
 }
@@ -44,6 +45,11 @@ impl Readiness {
     /// The worker of the redeem queue runs, or has ended.
     pub fn set_worker(&self, running: bool) {
         self.worker.store(running, Ordering::Relaxed);
+    }
+
+    /// The process will end: it is no longer ready, and takes what still comes.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// The process takes no new work from now on.
@@ -73,7 +79,7 @@ impl Readiness {
             }
         };
         let worker = self.worker.load(Ordering::Relaxed);
-        let draining = self.draining.is_cancelled();
+        let draining = self.leaving.load(Ordering::Relaxed) || self.draining.is_cancelled();
         Ready {
             ready: database && temporal && worker && !draining,
             database,

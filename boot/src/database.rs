@@ -12,8 +12,9 @@ use crate::settings::DatabaseSettings;
 
 /// How long a process waits for the database when it starts.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How long a request waits for a free connection.
-const ACQUIRE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a request or a step waits for a free connection. A database that is away is not noticed
+/// otherwise, and whoever asks should soon be told to come again.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Connects, as `program` in the database's lists.
 ///

@@ -6,6 +6,7 @@ pub mod database;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod password;
 pub mod process;
 pub mod redeem;
 pub mod settings;

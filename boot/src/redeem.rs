@@ -34,7 +34,7 @@ impl RedeemStarter {
         }
     }
 
-    /// Starts the redemption's workflow unless it is running.
+    /// Starts the redemption's workflow unless it is running, also when it has ended before.
     ///
     /// # Errors
     /// An error means unknown, never failed: the start may have come about.
@@ -45,11 +45,42 @@ impl RedeemStarter {
         merchant: &MerchantId,
         points: Points,
     ) -> Result<(), WorkflowStartError> {
+        let reuse = WorkflowIdReusePolicy::AllowDuplicate;
+        self.start_with(redemption, customer, merchant, points, reuse)
+            .await
+    }
+
+    /// Starts the redemption's workflow unless it is running or has come to its end: an earlier
+    /// start may have come about without anybody's knowing.
+    ///
+    /// # Errors
+    /// [`WorkflowStartError::AlreadyStarted`] when it has come to its end. Any other error means
+    /// unknown, never failed.
+    pub async fn start_once(
+        &self,
+        redemption: &RedeemRequestId,
+        customer: &CustomerId,
+        merchant: &MerchantId,
+        points: Points,
+    ) -> Result<(), WorkflowStartError> {
+        let reuse = WorkflowIdReusePolicy::AllowDuplicateFailedOnly;
+        self.start_with(redemption, customer, merchant, points, reuse)
+            .await
+    }
+
+    async fn start_with(
+        &self,
+        redemption: &RedeemRequestId,
+        customer: &CustomerId,
+        merchant: &MerchantId,
+        points: Points,
+        reuse: WorkflowIdReusePolicy,
+    ) -> Result<(), WorkflowStartError> {
         let shown = visibility::redeem(&customer_key(&self.settings, customer), merchant, points);
         let start = WorkflowStartOptions::new(id::REDEEM_TASK_QUEUE, id::redeem(redemption))
             .task_timeout(options::REDEEM_TASK_TIMEOUT)
             .id_conflict_policy(WorkflowIdConflictPolicy::UseExisting)
-            .id_reuse_policy(WorkflowIdReusePolicy::AllowDuplicate)
+            .id_reuse_policy(reuse)
             .enable_eager_workflow_start(self.eager)
             .static_summary(shown.summary)
             .search_attributes(shown.attributes)

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CustomerId, Points, Tier,
+    CustomerId, EventType, Points, Tier,
     redemption::{FailureReason, RedemptionState},
 };
 
@@ -20,6 +20,8 @@ pub mod topic {
     pub const POINTS_ADDED: &str = "loyalty.pointsAdded.v2";
     /// Every tier upgrade.
     pub const TIER_UPGRADED: &str = "loyalty.tierUpgraded.v1";
+    /// What happens to players.
+    pub const PLAYERS: &str = "players";
     /// Messages that were refused, with their reason.
     pub const DEAD_LETTER: &str = "dead-letter";
 }
@@ -52,6 +54,27 @@ pub struct PointsAdded {
     pub total_points: Points,
     /// The true, signed change in points.
     pub difference: i64,
+}
+
+/// `players`: somebody registered as one of Meed's own users. Meed reads it as it reads those of
+/// others, and opens the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayerRegistered {
+    /// Always PLAYER_REGISTERED.
+    #[serde(rename = "eventType")]
+    pub event_type: EventType,
+    /// The player.
+    pub user_id: CustomerId,
+}
+
+impl PlayerRegistered {
+    /// The message about this player.
+    pub const fn new(user_id: CustomerId) -> Self {
+        Self {
+            event_type: EventType::PlayerRegistered,
+            user_id,
+        }
+    }
 }
 
 /// `redeem-confirmed`: how a redemption ended.

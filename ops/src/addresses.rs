@@ -51,6 +51,14 @@ pub fn kafka() -> Result<String> {
     }
 }
 
+/// The consumer group that reads events.
+pub fn kafka_group() -> Result<String> {
+    Ok(Settings::load()
+        .context("the consumer group stands in the configuration file")?
+        .kafka
+        .group)
+}
+
 /// Temporal.
 pub fn temporal() -> Result<TemporalSettings> {
     match variable("TEMPORAL_ADDRESS") {
@@ -71,6 +79,12 @@ pub fn namespace() -> String {
                 .map(|settings| settings.temporal.namespace)
         })
         .unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned())
+}
+
+/// Who is at work, for the audit record.
+pub fn operator() -> String {
+    let user = variable("USER").unwrap_or_else(|| "unknown".to_owned());
+    format!("operator:{user}")
 }
 
 /// The configuration file, for what only it says.

@@ -1,13 +1,21 @@
 //! `meed`: one program for those who operate Meed.
 
 mod addresses;
+mod adjust;
+mod clients;
 mod customer_key;
+mod dlq;
 mod find;
+mod keys;
 mod migrate;
+mod offsets;
+mod reconcile;
 mod rules;
+mod schedule;
 mod temporal;
 mod token;
 mod topics;
+mod users;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -31,14 +39,29 @@ enum Command {
     /// Kafka's topics
     #[command(subcommand)]
     Topics(Topics),
+    /// How far the intake has come in Kafka, for backups
+    #[command(subcommand)]
+    Offsets(Offsets),
     /// Temporal's namespace and search attributes
     #[command(subcommand)]
     Temporal(Temporal),
     /// The rules
     #[command(subcommand)]
     Rules(Rules),
-    /// Recompute what must be true of the ledger
-    Verify,
+    /// Recompute what must be true of the ledger, and the hash chain over its transfers
+    Verify {
+        /// A head of the chain that was noted earlier: it must still be in the chain, or what was
+        /// posted before it was rewritten. May be given several times
+        #[arg(long = "expect-head", value_name = "ID:HASH")]
+        expect_head: Vec<store::chain::Head>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare the books of Kafka, ledger, flows and merchants; repair what is safe, report the rest
+    Reconcile(reconcile::Reconcile),
+    /// Post an adjusting transfer, once per id
+    Adjust(adjust::Adjust),
     /// What happened to a customer, and the flows that did it
     Find {
         /// The customer's id
@@ -47,6 +70,18 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         limit: i64,
     },
+    /// Messages that were refused: which, why, and sending them again
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
+    /// Clients that get tokens with a secret
+    #[command(subcommand)]
+    Clients(clients::Command),
+    /// The product's own users
+    #[command(subcommand)]
+    Users(users::Command),
+    /// The keys that Meed signs tokens with
+    #[command(subcommand)]
+    Keys(Keys),
     /// A token for the dev profile, from the api (MEED_API_URL)
     Token {
         /// For whom it is: a client, or a customer
@@ -81,12 +116,40 @@ enum Topics {
 }
 
 #[derive(Subcommand)]
+enum Offsets {
+    /// Write the committed offsets of the intake's consumer group
+    Save {
+        /// Where to; standard output when it is left out
+        file: Option<PathBuf>,
+    },
+    /// Set the group back to saved offsets, when no worker runs
+    Restore {
+        /// What `save` has written
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
 enum Temporal {
-    /// Create the namespace and the search attributes, and wait until they can be used
+    /// Create the namespace, the search attributes and the schedule of reconciliations, and wait
+    /// until they can be used
     Apply {
         /// How long ended flows are kept, in hours
         #[arg(long, env = "MEED_TEMPORAL_RETENTION_HOURS", default_value_t = 72)]
         retention_hours: u64,
+        /// How often the books are compared, in seconds, where that is not in the configuration file
+        #[arg(long, env = "MEED_RECONCILE_EVERY_SECONDS")]
+        reconcile_every_seconds: Option<u64>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// Write a new key to a new file
+    Generate {
+        /// The file
+        #[arg(long)]
+        file: PathBuf,
     },
 }
 
@@ -111,11 +174,27 @@ async fn run(command: Command) -> anyhow::Result<()> {
             file,
             grow_partitions,
         }) => topics::apply(&addresses::kafka()?, file.as_deref(), grow_partitions).await,
-        Command::Temporal(Temporal::Apply { retention_hours }) => {
-            temporal::apply(&addresses::temporal()?, retention_hours).await
+        Command::Offsets(which) => {
+            let (brokers, group) = (addresses::kafka()?, addresses::kafka_group()?);
+            tokio::task::spawn_blocking(move || match which {
+                Offsets::Save { file } => offsets::save(&brokers, &group, file.as_deref()),
+                Offsets::Restore { file } => offsets::restore(&brokers, &group, &file),
+            })
+            .await?
+        }
+        Command::Temporal(Temporal::Apply {
+            retention_hours,
+            reconcile_every_seconds,
+        }) => {
+            let reconcile_every = schedule::interval(reconcile_every_seconds);
+            temporal::apply(&addresses::temporal()?, retention_hours, reconcile_every).await
         }
         Command::Rules(Rules::Check { file }) => rules::check(&file),
-        Command::Verify => verify::run(&addresses::pool().await?).await,
+        Command::Verify { expect_head, json } => {
+            verify::run(&addresses::pool().await?, &expect_head, json).await
+        }
+        Command::Reconcile(how) => reconcile::run(how).await,
+        Command::Adjust(what) => adjust::run(&addresses::pool().await?, what).await,
         Command::Find { customer, limit } => {
             let customer = CustomerId::new(customer)?;
             let key = customer_key::of(&customer).ok();
@@ -132,6 +211,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
             )
             .await
         }
+        Command::Dlq(command) => dlq::run(command).await,
+        Command::Clients(command) => clients::run(command).await,
+        Command::Users(command) => users::run(command).await,
+        Command::Keys(Keys::Generate { file }) => keys::generate(&file),
         Command::Token { sub, scope, role } => token::print(&sub, &scope, role.as_deref()).await,
         Command::CustomerKey { customer } => {
             println!("{}", customer_key::of(&CustomerId::new(customer)?)?);

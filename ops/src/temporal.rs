@@ -22,21 +22,31 @@ use temporalio_common::protos::temporal::api::{
 const USABLE_WITHIN: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Creates or corrects the namespace and the search attributes, and waits until they can be used.
+/// Creates or corrects the namespace, the search attributes and the schedule, and waits until they can be used.
 ///
 /// # Errors
 /// When Temporal cannot be reached or refuses.
-pub async fn apply(settings: &TemporalSettings, retention_hours: u64) -> Result<()> {
+pub async fn apply(
+    settings: &TemporalSettings,
+    retention_hours: u64,
+    reconcile_every: Duration,
+) -> Result<()> {
     let connection = boot::temporal::connection(settings, "meed").await?;
     let namespace = settings.namespace.as_str();
     let retention = Duration::from_secs(retention_hours * 3_600);
     keep_namespace(&connection, namespace, retention).await?;
     let added = add_search_attributes(&connection, namespace).await?;
     wait_until_usable(&connection, namespace).await?;
+    crate::schedule::apply(&connection, namespace, reconcile_every).await?;
     println!(
         "The namespace {namespace} keeps ended flows for {retention_hours} hours and has {} search \
          attributes, {added} of them new.",
         workflows::visibility::ALL.len()
+    );
+    println!(
+        "The schedule {} compares the books every {} seconds.",
+        workflows::id::RECONCILE_SCHEDULE_ID,
+        reconcile_every.as_secs()
     );
     Ok(())
 }

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cache::Cache;
 use crate::component::Component;
 use crate::places;
 use crate::plan::Plan;
-use crate::ports::Ports;
+use crate::ports::{MAX_BROKERS, MAX_REPLICAS, Ports, numbered};
 use crate::progress::Progress;
 use crate::provision::provision;
 use crate::stack::Stack;
+use crate::state::State;
 
 /// Servers elsewhere that take the place of components.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +51,9 @@ pub struct StackBuilder {
     external: External,
     database: String,
     namespace: String,
+    brokers: Option<u16>,
+    replicas: Option<u16>,
+    variables: Vec<(String, String)>,
 }
 
 impl StackBuilder {
@@ -64,6 +68,9 @@ impl StackBuilder {
             external: External::default(),
             database: "app".into(),
             namespace: "default".into(),
+            brokers: None,
+            replicas: None,
+            variables: Vec::new(),
         }
     }
 
@@ -116,6 +123,26 @@ impl StackBuilder {
         self
     }
 
+    /// Of how many brokers Kafka consists; as many as its data are of by default, or one. Each is broker and controller,
+    /// they are the processes `kafka`, `kafka-2`, …, and everything is kept by up to three of them.
+    pub fn brokers(mut self, count: u16) -> Self {
+        self.brokers = Some(count);
+        self
+    }
+
+    /// How many there are of each service of which the plan allows several; as many as run by default, or one. With
+    /// more than one the plan's proxy stands in front of them.
+    pub fn replicas(mut self, count: u16) -> Self {
+        self.replicas = Some(count);
+        self
+    }
+
+    /// A variable for every process. The plan may use it, and what the plan says of it counts more.
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
     /// Removes the data of an earlier run first.
     pub fn fresh(mut self) -> Self {
         self.fresh = true;
@@ -154,9 +181,37 @@ impl StackBuilder {
         } else if needs_postgres && !components.contains(&Component::Postgres) {
             components.push(Component::Postgres);
         }
+        let brokers_before = brokers_of(&data_dir).filter(|_| !self.fresh);
+        let brokers = self.brokers.or(brokers_before).unwrap_or(1);
+        if !(1..=MAX_BROKERS).contains(&brokers) {
+            bail!("Kafka can have 1 to {MAX_BROKERS} brokers here, not {brokers}");
+        }
+        if let Some(before) = brokers_before.filter(|before| *before != brokers) {
+            bail!(
+                "the data in {} are those of {before} brokers, not {brokers}; remove them with `down --wipe`",
+                data_dir.display()
+            );
+        }
+        let replicas_before = || -> Result<Option<u16>> {
+            Ok(State::read(&data_dir)?.replicas.filter(|_| !self.fresh))
+        };
+        let replicas = match self.replicas {
+            Some(replicas) => replicas,
+            None => replicas_before()?.unwrap_or(1),
+        };
+        if !(1..=MAX_REPLICAS).contains(&replicas) {
+            bail!("there can be 1 to {MAX_REPLICAS} of a service here, not {replicas}");
+        }
+        let has_proxy = self.plan.as_ref().is_some_and(|plan| plan.proxy.is_some());
+        if replicas > 1 && has_proxy && !components.contains(&Component::Nginx) {
+            components.push(Component::Nginx);
+        }
         let mut stack = Stack {
             env: Vec::new(),
             data_dir,
+            brokers,
+            replicas,
+            variables: self.variables,
             ports: self.ports,
             components,
             plan: self.plan,
@@ -185,6 +240,15 @@ impl StackBuilder {
         stack.start_components(&provisioned)?;
         Ok(stack)
     }
+}
+
+/// Of how many brokers the data in this directory are.
+fn brokers_of(data_dir: &Path) -> Option<u16> {
+    let formatted = |number: &u16| {
+        let dir = data_dir.join(numbered("kafka", *number));
+        dir.join("data/meta.properties").exists()
+    };
+    (1..=MAX_BROKERS).take_while(formatted).last()
 }
 
 fn default_data_dir(base: u16) -> Result<PathBuf> {

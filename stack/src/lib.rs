@@ -39,6 +39,8 @@ mod versions;
 
 pub use builder::StackBuilder;
 pub use component::Component;
+pub use nix::sys::signal::Signal;
+
 pub use launch::{Launch, Readiness, Service};
 pub use plan::{
     Address, CommandSpec, Plan, ServiceSpec, Step, Suite, TestPlan, TestStep, Unavailable,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::component::Component;
 use crate::launch::Service;
-use crate::ports::{self, Ports};
+use crate::ports::{self, MAX_REPLICAS, Ports, REPLICAS_STEP, numbered};
 use crate::template;
 
 /// The variable that moves the whole block of ports.
@@ -46,6 +46,8 @@ pub struct Plan {
     /// Started in this order, each when the one before it serves.
     #[serde(default)]
     pub services: Vec<ServiceSpec>,
+    /// Stands in front of one of the services when there are several of it.
+    pub proxy: Option<ProxySpec>,
     /// Run in this order once everything serves.
     #[serde(default)]
     pub demonstration: Vec<Step>,
@@ -91,6 +93,24 @@ pub struct ServiceSpec {
     pub ready: Option<String>,
     /// The name of its port.
     pub port: Option<String>,
+    /// There may be several of it: the second is called `NAME-2` and has the port `PORT-2`. `${port}` and `${instance}`
+    /// (from 1) stand for those of each.
+    #[serde(default)]
+    pub replicated: bool,
+    /// Variables of its own, after those of every process.
+    #[serde(default)]
+    env: toml::Table,
+}
+
+/// nginx in front of the replicas of a service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxySpec {
+    /// Its configuration; the files beside it may be included. `${LISTEN}` stands for its address, `${SERVERS}` for
+    /// one `server` line for each replica.
+    pub config: PathBuf,
+    /// The service.
+    pub service: String,
 }
 
 /// Something to open in a browser.
@@ -111,6 +131,9 @@ pub struct CommandSpec {
     pub about: String,
     /// Program and first arguments; those of the user follow.
     pub command: Vec<String>,
+    /// Programs that it needs.
+    #[serde(default)]
+    pub needs: Vec<String>,
 }
 
 /// What `./dev test` does.
@@ -184,6 +207,21 @@ impl Plan {
                 bail!("{}: a command is empty", path.display());
             }
         }
+        for service in plan.services.iter().filter(|service| service.replicated) {
+            let port = service.port.as_ref().and_then(|port| plan.ports.get(port));
+            if port.is_some_and(|port| port.offset >= REPLICAS_STEP) {
+                bail!(
+                    "{}: there can be several of `{}` only if its port is less than {REPLICAS_STEP} from the base",
+                    path.display(),
+                    service.name
+                );
+            }
+        }
+        if let Some(proxy) = &plan.proxy
+            && plan.find_service(&proxy.service)?.0.port.is_none()
+        {
+            bail!("{}: `{}` has no port", path.display(), proxy.service);
+        }
         for step in &plan.test.steps {
             if let Some(suite) = step
                 .suites
@@ -218,6 +256,15 @@ impl Plan {
         let mut ports = Ports::at(base);
         for (name, port) in &self.ports {
             ports.declare(name, port.offset, &port.variable);
+        }
+        for service in self.services.iter().filter(|service| service.replicated) {
+            if let Some((name, port)) = service
+                .port
+                .as_ref()
+                .and_then(|port| self.ports.get_key_value(port))
+            {
+                ports.declare_replicas(name, port.offset, &port.variable);
+            }
         }
         ports
     }
@@ -298,10 +345,42 @@ impl Plan {
         })
     }
 
-    /// The service of this name, with everything filled in.
+    /// The names of the services in the order of their starts, with so many of those of which there may be several.
+    pub fn instances(&self, replicas: u16) -> Vec<String> {
+        let count = |service: &ServiceSpec| if service.replicated { replicas } else { 1 };
+        let names = self
+            .services
+            .iter()
+            .flat_map(|service| (1..=count(service)).map(|number| numbered(&service.name, number)));
+        names.collect()
+    }
+
+    /// The service of this name, and which one of it.
+    fn find_service(&self, name: &str) -> Result<(&ServiceSpec, u16)> {
+        let found = self.services.iter().find_map(|service| {
+            let count = if service.replicated { MAX_REPLICAS } else { 1 };
+            let number = (1..=count).find(|number| numbered(&service.name, *number) == name)?;
+            Some((service, number))
+        });
+        found.with_context(|| format!("no service is called `{name}`"))
+    }
+
+    /// The service of this name, such as `api` or `api-2`, with everything filled in.
     pub fn service(&self, name: &str, ports: &Ports, env: &[(String, String)]) -> Result<Service> {
-        let spec = self.services.iter().find(|service| service.name == name);
-        let spec = spec.with_context(|| format!("no service is called `{name}`"))?;
+        let (spec, number) = self.find_service(name)?;
+        let port = spec
+            .port
+            .as_deref()
+            .map(|port| ports.get(&numbered(port, number)))
+            .transpose()?;
+        let mut known = env.to_vec();
+        known.push(("instance".to_owned(), number.to_string()));
+        if let Some(port) = port {
+            known.push(("port".to_owned(), port.to_string()));
+        }
+        let own = self.expand_table(&spec.env, ports, known.clone())?;
+        let own = own.into_iter().skip(known.len()).collect();
+        let env = &known;
         let mut words = spec
             .command
             .iter()
@@ -309,17 +388,14 @@ impl Plan {
         let program = words.next().context("a service without a program")??;
         let mut service = Service::new(name, program);
         service.args = words.collect::<Result<_>>()?;
+        service.env = own;
         service.directory = Some(self.root.clone());
         service.ready_url = spec
             .ready
             .as_deref()
             .map(|url| self.expand(url, ports, env))
             .transpose()?;
-        service.port = spec
-            .port
-            .as_deref()
-            .map(|port| ports.get(port))
-            .transpose()?;
+        service.port = port;
         Ok(service)
     }
 }
@@ -351,6 +427,43 @@ mod tests {
         }
         plan.test_env(stack.ports(), &env).unwrap();
         assert!(plan.test.suites.contains_key("all"));
+    }
+
+    #[test]
+    fn replicas_differ_in_name_port_and_what_they_listen_to() {
+        let plan = repository_plan();
+        let stack = Stack::builder()
+            .plan(plan.clone())
+            .ports(30000)
+            .replicas(2)
+            .open()
+            .unwrap();
+        let names = plan.instances(2);
+        assert!(names.contains(&"api".to_owned()) && names.contains(&"api-2".to_owned()));
+        assert!(
+            names.contains(&"worker-2".to_owned()) && !names.contains(&"partners-2".to_owned())
+        );
+        let ports: std::collections::BTreeSet<u16> = ["api", "api-2"]
+            .map(|name| plan.service(name, stack.ports(), &stack.env()).unwrap())
+            .into_iter()
+            .map(|service| {
+                let port = service.port.unwrap();
+                let address = format!("127.0.0.1:{port}");
+                assert!(service.ready_url.unwrap().contains(&address));
+                assert!(service.env.iter().any(|(_, value)| *value == address));
+                port
+            })
+            .collect();
+        assert_eq!(ports.len(), 2);
+        // Whoever asks for the api asks the proxy.
+        let proxy = stack.address("nginx").unwrap();
+        assert!(
+            stack
+                .env()
+                .iter()
+                .any(|(name, value)| name == "MEED_API_URL" && value.contains(&proxy))
+        );
+        assert!(plan.service("api-9", stack.ports(), &stack.env()).is_err());
     }
 
     #[test]

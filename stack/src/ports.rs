@@ -36,7 +36,16 @@ const COMPONENT_PORTS: &[(&str, u16, &str)] = &[
         56,
         "MEED_TEMPORAL_WORKER_MEMBERSHIP_PORT",
     ),
+    ("nginx", 60, "MEED_NGINX_PORT"),
 ];
+
+/// Of how many brokers a stack's Kafka may consist. Each has two ports, the second's after those of the first.
+pub const MAX_BROKERS: u16 = 5;
+/// How many of one service a stack may run. The ports of the second of each are this far from those of the first, and
+/// so on, so that a service with several may have an offset below [`REPLICAS_STEP`].
+pub const MAX_REPLICAS: u16 = 4;
+const REPLICAS_OFFSET: u16 = 70;
+pub(crate) const REPLICAS_STEP: u16 = 10;
 
 /// How many ports a stack may use from its base on.
 pub const BLOCK_SIZE: u16 = 100;
@@ -64,7 +73,30 @@ impl Ports {
         for (name, offset, variable) in COMPONENT_PORTS {
             ports.declare(name, *offset, variable);
         }
+        for number in 2..=MAX_BROKERS {
+            let offset = 20 + 2 * (number - 1);
+            for (name, offset) in [("kafka", offset), ("kafka-controller", offset + 1)] {
+                let variable = name.to_uppercase().replace('-', "_");
+                ports.declare(
+                    &numbered(name, number),
+                    offset,
+                    &format!("MEED_{variable}_{number}_PORT"),
+                );
+            }
+        }
         ports
+    }
+
+    /// Adds the ports of a service's replicas from the second on.
+    pub(crate) fn declare_replicas(&mut self, name: &str, offset: u16, variable: &str) {
+        let stem = variable.strip_suffix("_PORT").unwrap_or(variable);
+        for number in 2..=MAX_REPLICAS {
+            self.declare(
+                &numbered(name, number),
+                REPLICAS_OFFSET + REPLICAS_STEP * (number - 2) + offset,
+                &format!("{stem}_{number}_PORT"),
+            );
+        }
     }
 
     /// Adds a port of a service.
@@ -133,6 +165,15 @@ impl Ports {
     }
 }
 
+/// The name of the first, second, … of several: `api`, `api-2`, ….
+pub(crate) fn numbered(name: &str, number: u16) -> String {
+    if number == 1 {
+        name.to_owned()
+    } else {
+        format!("{name}-{number}")
+    }
+}
+
 /// Reads a port number out of a variable.
 pub(crate) fn parse(variable: &str, text: &str) -> Result<u16> {
     text.trim()
@@ -151,6 +192,22 @@ mod tests {
         for (name, offset, _) in COMPONENT_PORTS {
             assert!(*offset < BLOCK_SIZE, "{name}");
         }
+    }
+
+    #[test]
+    fn no_two_have_the_same_port() {
+        let mut ports = Ports::at(20000);
+        for offset in 0..REPLICAS_STEP {
+            let name = format!("service{offset}");
+            ports.declare(&name, offset, "TRIAL_PORT");
+            ports.declare_replicas(&name, offset, "TRIAL_PORT");
+        }
+        let numbers: std::collections::BTreeSet<u16> =
+            ports.by_name.values().map(|port| port.number).collect();
+        assert_eq!(numbers.len(), ports.by_name.len());
+        assert!(numbers.iter().all(|port| *port < 20000 + BLOCK_SIZE));
+        assert_eq!(ports.by_name["kafka-3"].variable, "MEED_KAFKA_3_PORT");
+        assert_eq!(ports.by_name["service0-2"].variable, "TRIAL_2_PORT");
     }
 
     #[test]

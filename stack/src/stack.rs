@@ -18,11 +18,11 @@ use crate::builder::{External, StackBuilder};
 use crate::cache;
 use crate::command;
 use crate::component::kafka::BrokerPorts;
-use crate::component::{Component, kafka, postgres, temporal};
+use crate::component::{Component, kafka, nginx, postgres, temporal};
 use crate::launch::{Farewell, Launch, Service};
 use crate::places;
 use crate::plan::Plan;
-use crate::ports::Ports;
+use crate::ports::{Ports, numbered};
 use crate::process::{self, Identity};
 use crate::progress::{Progress, Task};
 use crate::provision::Provisioned;
@@ -79,6 +79,9 @@ pub struct Status {
 pub struct Stack {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) brokers: u16,
+    pub(crate) replicas: u16,
+    pub(crate) variables: Vec<(String, String)>,
     pub(crate) ports: Ports,
     pub(crate) components: Vec<Component>,
     pub(crate) plan: Option<Plan>,
@@ -117,6 +120,19 @@ impl Stack {
         &self.components
     }
 
+    /// The processes of Kafka: `kafka`, and `kafka-2` and so on when there are several brokers.
+    pub fn brokers(&self) -> Vec<String> {
+        (1..=self.brokers)
+            .map(|number| numbered("kafka", number))
+            .collect()
+    }
+
+    /// The names of the plan's services with their replicas, in the order of their starts.
+    pub fn services(&self) -> Vec<String> {
+        let plan = self.plan.as_ref();
+        plan.map_or_else(Vec::new, |plan| plan.instances(self.replicas))
+    }
+
     /// Where progress is shown.
     pub fn progress(&self) -> &Progress {
         &self.progress
@@ -152,6 +168,14 @@ impl Stack {
                 port("postgres")?
             ),
         };
+        let kafka_brokers = match &external.kafka_brokers {
+            Some(brokers) => brokers.clone(),
+            None => {
+                let brokers = self.brokers();
+                let brokers = brokers.iter().map(|broker| self.address(broker));
+                brokers.collect::<Result<Vec<_>>>()?.join(",")
+            }
+        };
         let or_local = |external: &Option<String>, scheme: &str, name| -> Result<String> {
             Ok(external
                 .clone()
@@ -160,10 +184,7 @@ impl Stack {
         let mut env = vec![
             ("DATABASE_URL", database_url),
             ("DATABASE_SUPERUSER_URL", self.superuser_url()?),
-            (
-                "KAFKA_BROKERS",
-                or_local(&external.kafka_brokers, "", "kafka")?,
-            ),
+            ("KAFKA_BROKERS", kafka_brokers),
             (
                 "TEMPORAL_ADDRESS",
                 or_local(&external.temporal_address, "", "temporal")?,
@@ -182,9 +203,16 @@ impl Stack {
         if external.database_url.is_some() {
             env.retain(|(name, _)| *name != "DATABASE_SUPERUSER_URL");
         }
+        if self.components.contains(&Component::Nginx) {
+            env.push((
+                "STACK_PROXY_URL",
+                format!("http://{}", self.address("nginx")?),
+            ));
+        }
         let env = env
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
+            .chain(self.variables.iter().cloned())
             .collect();
         match &self.plan {
             Some(plan) => plan.env(ports, env),
@@ -196,6 +224,7 @@ impl Stack {
     pub fn start_components(&self, provisioned: &Provisioned) -> Result<()> {
         self.make_data_dir()?;
         self.require_free_ports()?;
+        State::update(&self.data_dir, |state| state.replicas = Some(self.replicas))?;
         thread::scope(|scope| {
             let broker = scope.spawn(|| self.start_kafka(provisioned));
             let rest = self
@@ -205,7 +234,8 @@ impl Stack {
                 .join()
                 .map_err(|_| anyhow!("starting Kafka panicked"))?;
             rest.and(broker)
-        })
+        })?;
+        self.start_nginx(provisioned)
     }
 
     /// Every port that something will be started at has to be free, before anything is.
@@ -216,18 +246,22 @@ impl Stack {
                 .find(name)
                 .is_some_and(|entry| entry.identity.is_alive())
         };
+        let (brokers, services) = (self.brokers(), self.services());
         let names = self.ports.names().filter(|port| {
-            let process = ["temporal-ui", "temporal", "kafka", "postgres"]
+            let process = ["temporal-ui", "temporal", "nginx", "postgres"]
                 .into_iter()
                 .find(|process| port.starts_with(process))
-                .unwrap_or(port);
-            let wanted = match process {
+                .map_or_else(|| port.replace("-controller", ""), str::to_owned);
+            let wanted = match process.as_str() {
                 "postgres" => self.components.contains(&Component::Postgres),
-                "kafka" => self.components.contains(&Component::Kafka),
+                "nginx" => self.components.contains(&Component::Nginx),
                 "temporal" | "temporal-ui" => self.components.contains(&Component::Temporal),
-                _ => self.plan.is_some(),
+                kafka if kafka.starts_with("kafka") => {
+                    self.components.contains(&Component::Kafka) && brokers.contains(&process)
+                }
+                _ => services.contains(&process),
             };
-            wanted && !runs(process)
+            wanted && !runs(&process)
         });
         self.ports.require_free(&names.collect::<Vec<_>>())
     }
@@ -254,12 +288,54 @@ impl Stack {
             return Ok(());
         };
         let task = self.progress.task("starting Kafka");
-        let ports = BrokerPorts {
-            clients: self.ports.get("kafka")?,
-            controller: self.ports.get("kafka-controller")?,
+        let ports = |number| -> Result<BrokerPorts> {
+            Ok(BrokerPorts {
+                clients: self.ports.get(&numbered("kafka", number))?,
+                controller: self.ports.get(&numbered("kafka-controller", number))?,
+            })
         };
-        self.ensure_runs(&kafka::launch(programs, &self.data_dir, ports)?, &task)?;
+        let cluster = (1..=self.brokers).map(ports).collect::<Result<Vec<_>>>()?;
+        // Side by side: none of them serves before most of them run.
+        thread::scope(|scope| {
+            let starts: Vec<_> = (1..=self.brokers)
+                .map(|number| {
+                    let (cluster, task) = (&cluster, &task);
+                    scope.spawn(move || {
+                        let launch = kafka::launch(programs, &self.data_dir, cluster, number)?;
+                        self.ensure_runs(&launch, task)
+                    })
+                })
+                .collect();
+            starts.into_iter().try_for_each(|start| {
+                start
+                    .join()
+                    .map_err(|_| anyhow!("starting a broker panicked"))?
+            })
+        })?;
         task.done(&self.address("kafka")?);
+        Ok(())
+    }
+
+    fn start_nginx(&self, provisioned: &Provisioned) -> Result<()> {
+        let Some(program) = &provisioned.nginx else {
+            return Ok(());
+        };
+        let plan = self.plan.as_ref();
+        let proxy = plan.and_then(|plan| plan.proxy.as_ref());
+        let (plan, proxy) = plan.zip(proxy).context("no plan says what nginx is for")?;
+        let task = self.progress.task("starting nginx");
+        let upstream: Vec<u16> = (1..=self.replicas)
+            .map(|number| {
+                let service = numbered(&proxy.service, number);
+                let service = plan.service(&service, &self.ports, &self.env)?;
+                service.port.context("a service without a port")
+            })
+            .collect::<Result<_>>()?;
+        let config = plan.root.join(&proxy.config);
+        let port = self.ports.get("nginx")?;
+        let launch = nginx::launch(program, &self.data_dir, port, &config, &upstream)?;
+        self.ensure_runs(&launch, &task)?;
+        task.done(&self.address("nginx")?);
         Ok(())
     }
 
@@ -799,6 +875,8 @@ impl Stack {
 
     /// Tells the sentinel what to end, starting it at the first call.
     fn write_ends(&self) -> Result<()> {
+        // Held throughout: of two that start processes side by side, the later one writes both.
+        let mut sentinel = locked(&self.sentinel);
         let state = State::read(&self.data_dir)?;
         let held = locked(&self.held);
         let mut text = Vec::new();
@@ -818,7 +896,6 @@ impl Stack {
         drop(held);
         let file = self.ends_file();
         fs::write(&file, text)?;
-        let mut sentinel = locked(&self.sentinel);
         if sentinel.is_none() {
             let mut shell = Command::new("sh");
             shell

@@ -20,6 +20,9 @@ const FILE: &str = "state.json";
 pub(crate) struct State {
     /// The process that ends the stack when it ends itself; none for a detached stack.
     pub(crate) owner: Option<Identity>,
+    /// How many there are of each service of which there may be several.
+    #[serde(default)]
+    pub(crate) replicas: Option<u16>,
     /// In the order of their starts.
     pub(crate) processes: Vec<Entry>,
 }

@@ -30,6 +30,10 @@ pub enum Need {
     CCompiler,
     /// make.
     Make,
+    /// nginx.
+    Nginx,
+    /// PostgreSQL's client programs, such as `pg_dump`.
+    PostgresClient,
 }
 
 impl Need {
@@ -41,6 +45,8 @@ impl Need {
             "go" => Self::Go,
             "cc" => Self::CCompiler,
             "make" => Self::Make,
+            "nginx" => Self::Nginx,
+            "postgresql-client" => Self::PostgresClient,
             _ => bail!("nothing is known about how to install `{name}`"),
         })
     }
@@ -52,6 +58,8 @@ impl Need {
             Self::Go => find_go().is_some(),
             Self::CCompiler => runs("cc", "--version"),
             Self::Make => runs("make", "--version"),
+            Self::Nginx => find_nginx().is_some(),
+            Self::PostgresClient => runs("pg_dump", "--version") && runs("psql", "--version"),
         }
     }
 
@@ -65,6 +73,8 @@ impl Need {
             Self::Go => "Go".into(),
             Self::CCompiler => "a C compiler".into(),
             Self::Make => "make".into(),
+            Self::Nginx => "nginx".into(),
+            Self::PostgresClient => "PostgreSQL's client programs".into(),
         }
     }
 
@@ -80,6 +90,8 @@ impl Need {
             Self::Maven => &["maven"],
             Self::Go => &["golang-go"],
             Self::CCompiler | Self::Make => &["build-essential"],
+            Self::Nginx => &["nginx", "nginx-light"],
+            Self::PostgresClient => &["postgresql-client"],
         }
     }
 
@@ -88,6 +100,8 @@ impl Need {
             Self::Java => "openjdk",
             Self::Maven => "maven",
             Self::Go => "go",
+            Self::Nginx => "nginx",
+            Self::PostgresClient => "libpq",
             Self::CCompiler | Self::Make => "(xcode-select --install)",
         }
     }
@@ -145,6 +159,7 @@ pub fn ensure(needs: &[Need], cache: &Cache, progress: &Progress) -> Result<()> 
         .iter()
         .map(|need| available_package(*need))
         .collect();
+    let _silence = no_service_starts()?;
     command::run(
         &task,
         Command::new("apt-get")
@@ -161,6 +176,43 @@ pub fn ensure(needs: &[Need], cache: &Cache, progress: &Progress) -> Result<()> 
     }
     task.done(&Vec::from_iter(packages).join(" "));
     Ok(())
+}
+
+/// Debian's way to install a package without starting the service that comes with it: while this file is there, none
+/// is. It is removed with the returned value, unless it was there before.
+fn no_service_starts() -> Result<Option<RemovedAtTheEnd>> {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+    const FORBIDDEN: &str = "#!/bin/sh\nexit 101\n";
+    let path = PathBuf::from(POLICY);
+    if path.exists() {
+        return Ok(None);
+    }
+    fs::write(&path, FORBIDDEN).with_context(|| format!("{POLICY} cannot be written"))?;
+    let file = RemovedAtTheEnd(path);
+    fs::set_permissions(&file.0, fs::Permissions::from_mode(0o755))?;
+    Ok(Some(file))
+}
+
+struct RemovedAtTheEnd(PathBuf);
+
+impl Drop for RemovedAtTheEnd {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+/// nginx, also where only administrators have it in their path.
+pub(crate) fn find_nginx() -> Option<PathBuf> {
+    let places = [
+        "nginx",
+        "/usr/sbin/nginx",
+        "/usr/local/sbin/nginx",
+        "/opt/homebrew/bin/nginx",
+    ];
+    places
+        .into_iter()
+        .find(|program| runs(program, "-v"))
+        .map(PathBuf::from)
 }
 
 fn available_package(need: Need) -> &'static str {

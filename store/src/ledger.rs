@@ -11,6 +11,7 @@ use domain::{
     refusal::{Refusal, RefusalClass},
 };
 use faultpoint::bug;
+use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
@@ -96,9 +97,11 @@ pub async fn balance_at(
         .transpose()
 }
 
-/// The net change of a customer's available points for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+/// The net change of a customer's available points from one kind of source, for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct BreakdownLine {
+    /// What kind of command they came from, such as reward-event.
+    pub source: String,
     /// What the points were for, such as HOTEL_STAY or REDEMPTION.
     pub reason: String,
     /// The signed net change of available points.
@@ -107,8 +110,8 @@ pub struct BreakdownLine {
     pub transfers: i64,
 }
 
-/// The net change of a customer's available points within `[from, to)`, by reason; either end may
-/// be open.
+/// The net change of a customer's available points within `[from, to)`, by source and reason;
+/// either end may be open.
 ///
 /// # Errors
 /// What the database reports.
@@ -119,7 +122,7 @@ pub async fn breakdown(
     to: Option<DateTime<Utc>>,
 ) -> Result<Vec<BreakdownLine>, Error> {
     Ok(sqlx::query_as(
-        "SELECT reason,
+        "SELECT source, reason,
                 sum(CASE WHEN credit_account = 'AVAILABLE' THEN amount ELSE 0 END
                   - CASE WHEN debit_account = 'AVAILABLE' THEN amount ELSE 0 END)::bigint AS points,
                 count(*) AS transfers
@@ -127,7 +130,7 @@ pub async fn breakdown(
          WHERE customer_id = $1
            AND ($2::timestamptz IS NULL OR posted_at >= $2)
            AND ($3::timestamptz IS NULL OR posted_at < $3)
-         GROUP BY reason ORDER BY reason",
+         GROUP BY source, reason ORDER BY source, reason",
     )
     .bind(customer.as_str())
     .bind(from)
@@ -207,11 +210,14 @@ pub async fn post_awards(
                 .map(Posting::Refused)
         })
         .collect();
+    // The first of an id alone: another body under it is refused, and opens no account.
+    let mut first: BTreeSet<EventKey> = BTreeSet::new();
     let new: Vec<&Award> = awards
         .iter()
         .zip(&postings)
         .filter(|(award, posting)| posting.is_none() && !known.contains_key(&event_key(award)))
         .map(|(award, _)| award)
+        .filter(|award| first.insert(event_key(award)))
         .collect();
     let fresh: BTreeSet<&str> = new.iter().map(|award| award.customer_id.as_str()).collect();
     let days: BTreeSet<NaiveDate> = new.iter().map(|award| award.day()).collect();

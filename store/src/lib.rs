@@ -4,19 +4,29 @@
 //! the customer id; a redemption's row is locked before its customer's. Knows nothing of Temporal,
 //! Kafka or HTTP.
 
+pub mod adjustments;
+pub mod attempts;
 pub mod audit;
 pub mod callbacks;
+pub mod clients;
+pub mod dead_letters;
+pub mod chain;
 mod error;
+pub mod events;
 pub mod health;
+pub mod history;
 pub mod idempotency;
 pub mod ledger;
 pub mod outbox;
+pub mod reconcile;
 pub mod redemptions;
 pub mod relay;
+pub mod sessions;
 pub mod story;
 pub mod testing;
 pub mod tiers;
 pub mod turn;
+pub mod users;
 pub mod verify;
 
 pub use error::Error;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::{
     CustomerId,
-    message::{PointsAdded, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic},
+    message::{PlayerRegistered, PointsAdded, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic},
 };
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -93,6 +93,15 @@ impl OutboxMessage {
         let id = format!("{}-{}", message.user_id, message.new_tier);
         let headers = cloud_event_headers(topic::TIER_UPGRADED, &id, version, message.upgraded_at);
         Self::json(topic::TIER_UPGRADED, &message.user_id, headers, message)
+    }
+
+    /// What Meed tells of a player on the topic `players`.
+    ///
+    /// # Errors
+    /// Never for a message that can be written as JSON.
+    pub fn player_registered(message: &PlayerRegistered) -> Result<Self, Error> {
+        let headers = vec![header("content-type", "application/json")];
+        Self::json(topic::PLAYERS, &message.user_id, headers, message)
     }
 
     fn shard(&self) -> i16 {

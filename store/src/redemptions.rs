@@ -9,7 +9,7 @@ use domain::{
     CustomerId, MerchantId, OrderId, Points, RedeemRequestId,
     command::RedeemRequest,
     message::{PointsAdded, RedeemConfirmed},
-    redemption::{FailureReason, PartnerVerdict, RedemptionState, may_release},
+    redemption::{BUILT_IN_MERCHANT, FailureReason, PartnerVerdict, RedemptionState, may_release},
 };
 use faultpoint::bug;
 use sqlx::{PgConnection, PgPool};
@@ -35,6 +35,8 @@ pub enum Origin {
 }
 
 impl Origin {
+    const ALL: [Self; 3] = [Self::Http, Self::Kafka, Self::Loyalty];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "HTTP",
@@ -57,6 +59,8 @@ pub struct Redemption {
     pub order_id: OrderId,
     /// The points asked for.
     pub points: Points,
+    /// By which road it came.
+    pub origin: Origin,
     /// Where it stands.
     pub state: RedemptionState,
     /// Why it failed.
@@ -88,6 +92,7 @@ struct Row {
     merchant_id: String,
     order_id: String,
     points: i64,
+    origin: String,
     state: String,
     reason: Option<String>,
     partner_verdict: Option<String>,
@@ -115,6 +120,10 @@ impl TryFrom<Row> for Redemption {
                 .map_err(|e| unreadable(&e.to_string()))?,
             order_id: OrderId::new(row.order_id.clone()).map_err(|e| unreadable(&e.to_string()))?,
             points: points(row.points)?,
+            origin: Origin::ALL
+                .into_iter()
+                .find(|origin| origin.as_str() == row.origin)
+                .ok_or_else(|| unreadable(&row.origin))?,
             state: RedemptionState::parse(&row.state).ok_or_else(|| unreadable(&row.state))?,
             reason: row
                 .reason
@@ -271,6 +280,9 @@ pub async fn reserve(
         return Ok(row);
     }
     let account = lock_customer(&mut tx, &row.customer_id).await?;
+    // The built-in merchant is there for `POST /loyalty` alone: for others there is no such one.
+    let merchant_is_known = merchant_is_known
+        && (row.origin == Origin::Loyalty || row.merchant_id.as_str() != BUILT_IN_MERCHANT);
     let refusal = if row.cancel_requested {
         Some(FailureReason::Cancelled)
     } else if !merchant_is_known {

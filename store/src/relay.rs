@@ -1,6 +1,9 @@
 //! Emptying the outbox, shard by shard, in the order in which it was written.
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::{Error, outbox::OutboxMessage};
@@ -145,6 +148,56 @@ pub async fn mark_unpublished(pool: &PgPool, front: &ShardFront) -> Result<(), E
     Ok(())
 }
 
+/// Removes the messages that were published longer ago than `keep`, a bounded number at a time: how
+/// many. What has not been published stays, however old.
+///
+/// Messages are looked at in the order in which they were written, which needs no index of its own;
+/// it ends at the first that is younger than `keep`, since it cannot have been published before it
+/// was written.
+///
+/// # Errors
+/// What the database reports. What was removed until then stays removed.
+pub async fn prune(pool: &PgPool, keep: Duration, at_a_time: u32) -> Result<u64, Error> {
+    let (before,): (DateTime<Utc>,) =
+        sqlx::query_as("SELECT clock_timestamp() - make_interval(secs => $1)")
+            .bind(keep.as_secs_f64())
+            .fetch_one(pool)
+            .await?;
+    let (mut after, mut removed) = (i64::MIN, 0);
+    loop {
+        let mut tx = pool.begin().await?;
+        let (last, old_enough, gone): (Option<i64>, Option<bool>, i64) = sqlx::query_as(
+            "WITH front AS (
+                 SELECT outbox_id, created_at FROM outbox WHERE outbox_id > $1
+                 ORDER BY outbox_id LIMIT $2),
+             gone AS (
+                 DELETE FROM outbox USING front
+                 WHERE outbox.outbox_id = front.outbox_id AND outbox.published_at < $3
+                 RETURNING 1)
+             SELECT max(outbox_id), bool_and(created_at < $3), (SELECT count(*) FROM gone)
+             FROM front",
+        )
+        .bind(after)
+        .bind(i64::from(at_a_time))
+        .bind(before)
+        .fetch_one(&mut *tx)
+        .await?;
+        if gone > 0 {
+            // Those who compare the ledger with the outbox look no further back than this.
+            sqlx::query("UPDATE outbox_pruned SET pruned_before = $1 WHERE pruned_before < $1")
+                .bind(before)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        removed += u64::try_from(gone).unwrap_or_default();
+        match (last, old_enough) {
+            (Some(last), Some(true)) => after = last,
+            _ => return Ok(removed),
+        }
+    }
+}
+
 /// How much waits, for the metrics.
 ///
 /// # Errors
@@ -166,7 +219,7 @@ pub async fn backlog(pool: &PgPool) -> Result<Backlog, Error> {
     })
 }
 
-fn read_headers(headers: serde_json::Value) -> Result<Vec<(String, Vec<u8>)>, String> {
+pub(crate) fn read_headers(headers: serde_json::Value) -> Result<Vec<(String, Vec<u8>)>, String> {
     let headers: Vec<(String, String)> =
         serde_json::from_value(headers).map_err(|e| format!("headers: {e}"))?;
     headers

@@ -119,6 +119,19 @@ pub async fn stale_orders(pool: &PgPool, age: Duration, limit: i64) -> Result<Ve
     rows.into_iter().map(order).collect()
 }
 
+/// Whether an order has not been closed.
+///
+/// # Errors
+/// What the database reports.
+pub async fn is_open(pool: &PgPool, order_id: i64) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM tier_orders WHERE order_id = $1 AND closed_at IS NULL)",
+    )
+    .bind(order_id)
+    .fetch_one(pool)
+    .await?)
+}
+
 /// Records that an order's flow has been started.
 ///
 /// # Errors

@@ -1,8 +1,12 @@
 //! Recomputes what must be true of the ledger, from the transfers alone.
 
+use futures::TryStreamExt;
 use sqlx::PgPool;
 
-use crate::Error;
+use crate::{
+    Error,
+    chain::{self, Findings, Head},
+};
 
 /// How many offenders a check names.
 const EXAMPLES: usize = 5;
@@ -18,8 +22,23 @@ pub struct Check {
     pub examples: Vec<String>,
 }
 
+/// The messages to a topic that are in the outbox, with their bodies as JSON.
+macro_rules! told {
+    ($topic:literal) => {
+        concat!(
+            "(SELECT outbox_id, convert_from(body, 'UTF8')::jsonb AS body,
+                     (SELECT convert_from(decode(header ->> 1, 'base64'), 'UTF8')::bigint
+                      FROM jsonb_array_elements(headers) AS header
+                      WHERE header ->> 0 = 'meed-account-version') AS customer_version
+              FROM outbox WHERE topic = '",
+            $topic,
+            "') AS message"
+        )
+    };
+}
+
 /// Each query names those who break the property; none is the expected answer.
-const CHECKS: [(&str, &str); 8] = [
+const CHECKS: [(&str, &str); 16] = [
     (
         "every balance equals the fold of its transfers",
         "WITH fold AS (
@@ -68,6 +87,22 @@ const CHECKS: [(&str, &str); 8] = [
          WHERE t.leg = 'award' AND p.event_id IS NULL ORDER BY t.transfer_id",
     ),
     (
+        "all accounts together are zero",
+        "SELECT 'together they are ' || total
+         FROM (SELECT coalesce((SELECT sum(available::numeric + held) FROM customers), 0)
+                    + coalesce((SELECT sum(
+                          CASE WHEN credit_account NOT IN ('AVAILABLE', 'HELD') THEN amount ELSE 0 END::numeric
+                        - CASE WHEN debit_account NOT IN ('AVAILABLE', 'HELD') THEN amount ELSE 0 END)
+                      FROM transfers), 0) AS total) AS accounts
+         WHERE total <> 0",
+    ),
+    (
+        "no account of a customer was ever below zero",
+        "SELECT 'transfer ' || transfer_id || ' of customer ' || customer_id || ': available '
+                || available_after || ', held ' || held_after
+         FROM transfers WHERE available_after < 0 OR held_after < 0 ORDER BY transfer_id",
+    ),
+    (
         "points are held for redemptions under way, and for nothing else",
         "SELECT 'customer ' || customer_id || ': held ' || held || ', redemptions under way '
                 || coalesce(under_way, 0)
@@ -78,17 +113,27 @@ const CHECKS: [(&str, &str); 8] = [
          WHERE held <> coalesce(under_way, 0) ORDER BY 1",
     ),
     (
-        "every ended redemption agrees with its transfers",
-        "SELECT 'redemption ' || redeem_request_id || ' is ' || state || ' with legs '
-                || coalesce(string_agg(t.leg, ', ' ORDER BY t.leg), 'none')
+        "every redemption has the transfers of its state: one hold, one closing",
+        "SELECT 'redemption ' || redeem_request_id || ' over ' || r.points || ' points is ' || state
+                || ' with ' || coalesce(string_agg(t.leg || ' of ' || t.amount, ', ' ORDER BY t.leg), 'no transfer')
          FROM redemptions r
          LEFT JOIN transfers t ON t.source = 'redeem' AND t.source_event_id = r.redeem_request_id
-         WHERE state IN ('SUCCESS', 'FAILED')
-         GROUP BY redeem_request_id, state
+         GROUP BY redeem_request_id
          HAVING coalesce(string_agg(t.leg, ', ' ORDER BY t.leg), 'none') <> ALL (
-             CASE state WHEN 'SUCCESS' THEN ARRAY['hold, settle']
-                        ELSE ARRAY['none', 'hold, release'] END)
+             CASE state WHEN 'QUEUED' THEN ARRAY['none']
+                        WHEN 'SUCCESS' THEN ARRAY['hold, settle']
+                        WHEN 'FAILED' THEN ARRAY['none', 'hold, release']
+                        ELSE ARRAY['hold'] END)
+             OR NOT coalesce(bool_and((t.amount, t.customer_id) = (r.points, r.customer_id)), true)
          ORDER BY 1",
+    ),
+    (
+        "every transfer of a redemption has its redemption",
+        "SELECT 'transfer ' || t.transfer_id || ' (' || t.leg || ' of ' || t.source_event_id || ')'
+         FROM transfers t
+         WHERE t.source = 'redeem'
+           AND NOT EXISTS (SELECT FROM redemptions WHERE redeem_request_id = t.source_event_id)
+         ORDER BY t.transfer_id",
     ),
     (
         "no merchant said afterwards that it did otherwise",
@@ -106,30 +151,194 @@ const CHECKS: [(&str, &str); 8] = [
              < array_position(ARRAY['BRONZE', 'SILVER', 'GOLD', 'PLATINUM'], o.new_tier)
          ORDER BY 1",
     ),
+    (
+        "no customer was given a tier twice",
+        "SELECT 'customer ' || o.customer_id || ' was given ' || o.new_tier || ' by orders '
+                || string_agg(o.order_id::text, ', ' ORDER BY o.order_id)
+         FROM tier_orders o WHERE o.new_tier IS NOT NULL
+         GROUP BY o.customer_id, o.new_tier HAVING count(*) > 1
+         UNION ALL
+         SELECT 'customer ' || customer_id || ': ' || count(*) || ' upgrades, the tier has changed '
+                || tier_version || ' times'
+         FROM tier_orders JOIN customers USING (customer_id) WHERE new_tier IS NOT NULL
+         GROUP BY customer_id, tier_version HAVING count(*) > tier_version
+         ORDER BY 1",
+    ),
+    // A message of the outbox is gone some weeks after it was published; what was posted since
+    // `pruned_before` has its message still.
+    (
+        "every award is confirmed once, as it was posted",
+        concat!(
+            "WITH told AS MATERIALIZED (
+                 SELECT outbox_id, body ->> 'customerId' AS customer_id,
+                        (body ->> 'pointsAwarded')::bigint AS amount,
+                        (body ->> 'balanceAfter')::bigint AS available_after,
+                        body ->> 'sourceEventId' AS source_event_id, customer_version
+                 FROM ", told!("reward-confirmed"), "), award AS (
+                 SELECT * FROM transfers WHERE leg = 'award')
+             SELECT 'transfer ' || transfer_id || ' of customer ' || customer_id || ': '
+                    || count(outbox_id) || ' confirmations that agree'
+             FROM award LEFT JOIN told
+                  USING (customer_id, customer_version, amount, available_after, source_event_id)
+             WHERE posted_at >= (SELECT pruned_before FROM outbox_pruned)
+             GROUP BY transfer_id, customer_id HAVING count(outbox_id) <> 1
+             UNION ALL
+             SELECT 'outbox ' || outbox_id || ': customer ' || customer_id
+                    || ' was told of an award that is not in the ledger'
+             FROM told LEFT JOIN award
+                  USING (customer_id, customer_version, amount, available_after, source_event_id)
+             WHERE transfer_id IS NULL
+             ORDER BY 1"
+        ),
+    ),
+    (
+        "every change of a total is told once, as it was posted",
+        concat!(
+            "WITH told AS MATERIALIZED (
+                 SELECT outbox_id, body ->> 'userId' AS customer_id,
+                        (body ->> 'totalPoints')::bigint AS total,
+                        (body ->> 'difference')::bigint AS difference, customer_version
+                 FROM ", told!("loyalty.pointsAdded.v2"), "), change AS (
+                 SELECT transfer_id, customer_id, customer_version, posted_at,
+                        available_after + held_after AS total,
+                        CASE WHEN credit_account IN ('AVAILABLE', 'HELD') THEN amount
+                             ELSE -amount END AS difference
+                 FROM transfers
+                 WHERE (credit_account IN ('AVAILABLE', 'HELD'))
+                    <> (debit_account IN ('AVAILABLE', 'HELD')))
+             SELECT 'transfer ' || transfer_id || ' of customer ' || customer_id || ': '
+                    || count(outbox_id) || ' messages that agree'
+             FROM change LEFT JOIN told USING (customer_id, customer_version, total, difference)
+             WHERE posted_at >= (SELECT pruned_before FROM outbox_pruned)
+             GROUP BY transfer_id, customer_id HAVING count(outbox_id) <> 1
+             UNION ALL
+             SELECT 'outbox ' || outbox_id || ': customer ' || customer_id
+                    || ' was told of a change that is not in the ledger'
+             FROM told LEFT JOIN change USING (customer_id, customer_version, total, difference)
+             WHERE transfer_id IS NULL
+             ORDER BY 1"
+        ),
+    ),
+    (
+        "every end of a redemption is told once, as it was",
+        concat!(
+            "WITH told AS MATERIALIZED (
+                 SELECT outbox_id, body ->> 'redeemRequestId' AS redeem_request_id,
+                        body ->> 'customerId' AS customer_id, body ->> 'status' AS state,
+                        (body ->> 'pointsDeducted')::bigint AS points_deducted,
+                        (body ->> 'balanceAfter')::bigint AS balance_after
+                 FROM ", told!("redeem-confirmed"), "), ended AS (
+                 SELECT *, true AS has_ended FROM redemptions WHERE state IN ('SUCCESS', 'FAILED'))
+             SELECT 'redemption ' || redeem_request_id || ' is ' || state || ': '
+                    || count(outbox_id) || ' answers that agree'
+             FROM ended LEFT JOIN told
+                  USING (redeem_request_id, customer_id, state, points_deducted, balance_after)
+             WHERE updated_at >= (SELECT pruned_before FROM outbox_pruned)
+             GROUP BY redeem_request_id, state HAVING count(outbox_id) <> 1
+             UNION ALL
+             SELECT 'outbox ' || outbox_id || ': redemption ' || redeem_request_id
+                    || ' did not end as was told: ' || state
+             FROM told LEFT JOIN ended
+                  USING (redeem_request_id, customer_id, state, points_deducted, balance_after)
+             WHERE has_ended IS NULL
+             ORDER BY 1"
+        ),
+    ),
+    (
+        "every tier that was given is told once",
+        concat!(
+            "WITH told AS MATERIALIZED (
+                 SELECT outbox_id, body ->> 'userId' AS customer_id, body ->> 'newTier' AS new_tier,
+                        body ->> 'callbackId' AS callback_id
+                 FROM ", told!("loyalty.tierUpgraded.v1"), ")
+             SELECT 'tier order ' || order_id || ' gave ' || new_tier || ' to customer ' || customer_id
+                    || ': ' || count(outbox_id) || ' messages that agree'
+             FROM tier_orders LEFT JOIN told USING (customer_id, new_tier, callback_id)
+             WHERE new_tier IS NOT NULL
+               AND upgraded_at >= (SELECT pruned_before FROM outbox_pruned)
+             GROUP BY order_id HAVING count(outbox_id) <> 1
+             UNION ALL
+             SELECT 'outbox ' || outbox_id || ': customer ' || customer_id || ' was told of '
+                    || new_tier || ', which no order gave'
+             FROM told LEFT JOIN tier_orders USING (customer_id, new_tier, callback_id)
+             WHERE order_id IS NULL
+             ORDER BY 1"
+        ),
+    ),
 ];
 
-/// Checks every property, on one snapshot of the database.
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Every property; the last is that of the chain.
+    pub checks: Vec<Check>,
+    /// What became of the chain.
+    pub chain: Findings,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// A property is looked at next.
+    Property {
+        /// How many have been.
+        done: usize,
+        /// How many there are, without the chain.
+        of: usize,
+        /// Which one.
+        property: &'static str,
+    },
+    /// So many transfers of the chain have been looked at.
+    Chain(u64),
+}
+
+/// Checks every property and the chain, on one snapshot of the database.
 ///
 /// # Errors
 /// What the database reports.
 pub async fn verify(pool: &PgPool) -> Result<Vec<Check>, Error> {
+    Ok(report(pool, &[], &mut |_| {}).await?.checks)
+}
+
+/// The same with what is known of the chain; `noted` are heads that must be in it.
+///
+/// # Errors
+/// What the database reports.
+pub async fn report(
+    pool: &PgPool,
+    noted: &[Head],
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Report, Error> {
     let mut tx = pool.begin().await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .execute(&mut *tx)
         .await?;
-    let mut checks = Vec::with_capacity(CHECKS.len());
-    for (property, query) in CHECKS {
-        let offenders: Vec<(String,)> = sqlx::query_as(query).fetch_all(&mut *tx).await?;
-        checks.push(Check {
+    let mut checks = Vec::with_capacity(CHECKS.len() + 1);
+    for (done, (property, query)) in CHECKS.into_iter().enumerate() {
+        let of = CHECKS.len();
+        progress(Progress::Property { done, of, property });
+        let mut check = Check {
             property,
-            violations: offenders.len(),
-            examples: offenders
-                .into_iter()
-                .take(EXAMPLES)
-                .map(|(text,)| text)
-                .collect(),
-        });
+            violations: 0,
+            examples: Vec::new(),
+        };
+        let mut offenders = sqlx::query_as(query).fetch(&mut *tx);
+        while let Some((text,)) = offenders.try_next().await? {
+            check.violations += 1;
+            if check.examples.len() < EXAMPLES {
+                check.examples.push(text);
+            }
+        }
+        drop(offenders);
+        checks.push(check);
     }
+    let mut looked_at = |transfers| progress(Progress::Chain(transfers));
+    let chain = chain::check_on(&mut tx, noted, &mut looked_at).await?;
     tx.commit().await?;
-    Ok(checks)
+    checks.push(Check {
+        property: "every sealed transfer is what it was when it was sealed",
+        violations: chain.violations,
+        examples: chain.examples.iter().map(ToString::to_string).collect(),
+    });
+    Ok(Report { checks, chain })
 }

@@ -2,11 +2,17 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use stack::{Plan, Stack};
+use stack::{Plan, Stack, StackBuilder};
 use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions};
 
 /// Where the tests' own block of ports begins when nobody says.
 const PORT_BASE: u16 = 26_000;
+
+/// How many ports a stack uses.
+const BLOCK_SIZE: u16 = 100;
+
+/// Longer than any test: how often the books are compared by the schedule.
+pub const YEAR_SECONDS: u32 = 365 * 24 * 3_600;
 
 /// The running components.
 pub struct Components {
@@ -22,28 +28,54 @@ pub struct Components {
 /// When they cannot be had: a test that cannot run has failed.
 pub fn components() -> &'static Components {
     static COMPONENTS: OnceLock<Components> = OnceLock::new();
-    COMPONENTS.get_or_init(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = std::env::var("MEED_TEST_PORT_BASE")
-            .ok()
-            .and_then(|base| base.parse().ok())
-            .unwrap_or(PORT_BASE);
-        let root = repository();
-        let data = stack::places::data_dir(&root, base).expect("a place for the data");
-        let plan = Plan::load(&root.join("dev.toml")).expect("dev.toml is readable");
-        let stack = Stack::builder()
-            .plan(plan)
-            .ports(base)
-            .data_dir(data)
-            .database("meed")
-            .namespace("meed")
-            .fresh()
-            .start()
-            .expect("the components start");
-        let env: HashMap<String, String> = stack.env().into_iter().collect();
-        meed(&env, &["temporal", "apply"]);
-        Components { stack, env }
-    })
+    COMPONENTS.get_or_init(|| started(0))
+}
+
+/// Components of their own, this many blocks of ports after the shared ones.
+///
+/// # Panics
+/// When they cannot be had.
+pub fn started(block: u16) -> Components {
+    started_as(block, |builder| builder)
+}
+
+/// The same, made as `shape` says.
+///
+/// # Panics
+/// When they cannot be had.
+pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) -> Components {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let base = std::env::var("MEED_TEST_PORT_BASE")
+        .ok()
+        .and_then(|base| base.parse().ok())
+        .unwrap_or(PORT_BASE)
+        + block * BLOCK_SIZE;
+    let root = repository();
+    let data = stack::places::data_dir(&root, base).expect("a place for the data");
+    let builder = Stack::builder()
+        .plan(plan())
+        .ports(base)
+        .data_dir(data)
+        .database("meed")
+        .namespace("meed")
+        .fresh();
+    let stack = shape(builder).start().expect("the components start");
+    let env: HashMap<String, String> = stack.env().into_iter().collect();
+    // Reconciliation would repair what a test has broken, so it runs when a test says so.
+        let yearly = YEAR_SECONDS.to_string();
+        meed(
+            &env,
+            &["temporal", "apply", "--reconcile-every-seconds", &yearly],
+        );
+    Components { stack, env }
+}
+
+/// What runs on the components.
+///
+/// # Panics
+/// When `dev.toml` cannot be read.
+pub fn plan() -> Plan {
+    Plan::load(&repository().join("dev.toml")).expect("dev.toml is readable")
 }
 
 /// The root of the repository.
@@ -65,6 +97,14 @@ pub async fn temporal() -> Client {
     let components = tokio::task::spawn_blocking(components)
         .await
         .expect("the components start");
+    temporal_of(components).await
+}
+
+/// A client of these components' Temporal server.
+///
+/// # Panics
+/// When it does not answer.
+pub async fn temporal_of(components: &Components) -> Client {
     let address = format!("http://{}", components.env["TEMPORAL_ADDRESS"]);
     let options = ConnectionOptions::new(address.parse::<reqwest::Url>().expect("an address"))
         .identity("tests".to_owned())

@@ -10,9 +10,12 @@
     reason = "the SDK's macros make public items without documentation"
 )]
 
+pub mod breakable;
 pub mod components;
 pub mod faults;
 pub mod history;
+pub mod own;
 pub mod redeem_bench;
+pub mod steady;
 pub mod system;
 pub mod tier_bench;

@@ -8,10 +8,13 @@ use activities::{
     partner::{MerchantSettings, Partners},
     redeem::RedeemSteps,
 };
-use domain::{MerchantId, OrderId, Points, RedeemRequestId, command::RedeemRequest};
+use domain::{
+    MerchantId, OrderId, Points, RedeemRequestId, command::RedeemRequest, message::PointsAdded,
+};
 use serde_json::{Value, json};
 use store::{
     PgPool,
+    outbox::{self, OutboxMessage},
     redemptions::{self, Accepted, Origin, Redemption},
     testing::TestDatabase,
 };
@@ -189,7 +192,8 @@ impl RedeemBench {
 
     /// Gives customer `A` points, as an adjustment.
     async fn give(&self, points: i64) {
-        sqlx::query(
+        let mut tx = self.pool().begin().await.unwrap();
+        let (available, held, version): (i64, i64, i64) = sqlx::query_as(
             "WITH account AS (
                  UPDATE customers SET available = available + $1, version = version + 1
                  WHERE customer_id = 'A' RETURNING *)
@@ -198,12 +202,21 @@ impl RedeemBench {
                     held_after, occurred_at)
              SELECT 'adjustment', version::text, 'adjust', 'ADJUSTMENT', 'AVAILABLE', 'A', $1,
                     'ADJUSTMENT', 'test', version, available, held, clock_timestamp()
-             FROM account",
+             FROM account
+             RETURNING available_after, held_after, customer_version",
         )
         .bind(points)
-        .execute(self.pool())
+        .fetch_one(&mut *tx)
         .await
         .expect("an adjustment");
+        let told = PointsAdded {
+            user_id: domain::CustomerId::new("A").unwrap(),
+            total_points: Points::new(available + held).unwrap(),
+            difference: points,
+        };
+        let told = OutboxMessage::points_added(&told, version, chrono::Utc::now()).unwrap();
+        outbox::write(&mut tx, &[told]).await.expect("it is told");
+        tx.commit().await.expect("an adjustment");
     }
 
     /// Accepts and starts a redemption of `points` by customer `A`.

@@ -67,6 +67,8 @@ enum Turn {
     Alone {
         _guard: RwLockWriteGuard<'static, ()>,
     },
+    /// On a stack of its own.
+    Elsewhere { _place: Box<dyn Send + Sync> },
 }
 
 static TURNS: RwLock<()> = RwLock::const_new(());
@@ -92,10 +94,10 @@ fn processes() -> &'static Components {
 /// # Panics
 /// When it cannot be had.
 pub async fn system() -> System {
-    open(Turn::Shared {
+    let turn = Turn::Shared {
         _guard: TURNS.read().await,
-    })
-    .await
+    };
+    open(shared_processes().await, turn).await
 }
 
 /// The system for one journey alone, which may end its processes.
@@ -103,16 +105,27 @@ pub async fn system() -> System {
 /// # Panics
 /// When it cannot be had.
 pub async fn system_alone() -> System {
-    open(Turn::Alone {
+    let turn = Turn::Alone {
         _guard: TURNS.write().await,
-    })
-    .await
+    };
+    open(shared_processes().await, turn).await
 }
 
-async fn open(turn: Turn) -> System {
-    let components = tokio::task::spawn_blocking(processes)
+/// A system on other components than the shared ones, for as long as `place` is held.
+///
+/// # Panics
+/// When its parts do not answer.
+pub async fn system_on(components: &'static Components, place: Box<dyn Send + Sync>) -> System {
+    open(components, Turn::Elsewhere { _place: place }).await
+}
+
+async fn shared_processes() -> &'static Components {
+    tokio::task::spawn_blocking(processes)
         .await
-        .expect("the system starts");
+        .expect("the system starts")
+}
+
+async fn open(components: &'static Components, turn: Turn) -> System {
     let pool = PgPoolOptions::new()
         .max_connections(2)
         .connect(&components.env["DATABASE_URL"])
@@ -220,6 +233,11 @@ impl System {
             assert!(started.elapsed() < PATIENCE, "redemption {id} stays {view}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Where messages go to Kafka, for whoever sends them beside this.
+    pub fn outlet(&self) -> Outlet {
+        Outlet(self.producer.clone())
     }
 
     /// Sends a message.
@@ -358,6 +376,26 @@ impl System {
                 check.property, check.examples
             );
         }
+    }
+}
+
+/// Sends messages; while Kafka is away they wait.
+#[derive(Clone)]
+pub struct Outlet(FutureProducer);
+
+impl Outlet {
+    /// Sends JSON.
+    ///
+    /// # Panics
+    /// When Kafka does not take it within minutes.
+    pub async fn send(&self, topic: &str, key: &str, body: &Value) {
+        let body = body.to_string();
+        let record = FutureRecord::to(topic).key(key).payload(&body);
+        self.0
+            .send(record, Duration::from_secs(30))
+            .await
+            .map_err(|(error, _)| error)
+            .expect("Kafka takes it");
     }
 }
 

@@ -253,7 +253,7 @@ impl AwardPosting {
                 },
             }
         }
-        store::outbox::write(&mut transaction, &letters).await?;
+        store::dead_letters::write(&mut transaction, &letters).await?;
         store::ledger::commit(transaction, "award").await?;
         measures::points_awarded(&awarded);
         Ok(outcome)
@@ -429,14 +429,17 @@ mod tests {
             );
             assert_eq!(dead_letters(&database).await, 2, "{sql_state}");
 
-            let again = posting
-                .post("award/t/0/0-4", &orders(&["1", "3", "4"]))
-                .await;
+            let again = posting.post("award/t/0/0-4", &records).await;
             let again = again.expect("posted");
             assert_eq!(
                 (again.posted, again.duplicates),
                 (0, 3),
                 "posting again changes nothing"
+            );
+            assert_eq!(
+                dead_letters(&database).await,
+                2,
+                "nor are there new letters"
             );
         }
     }

@@ -143,6 +143,33 @@ impl Flows {
         Ok(())
     }
 
+    /// The same, but not when its flow has come to its end before: false then.
+    ///
+    /// # Errors
+    /// What the server or the connection reports; it may have been started all the same.
+    pub async fn start_redeem_once(
+        &self,
+        redemption: &RedemptionToStart,
+    ) -> Result<bool, WorkflowStartError> {
+        let RedemptionToStart {
+            id,
+            customer,
+            merchant,
+            points,
+        } = redemption;
+        faultpoint::reach("starter", "before-start");
+        let started = self
+            .redeem
+            .start_once(id, customer, merchant, *points)
+            .await;
+        faultpoint::reach("starter", "after-start");
+        match started {
+            Ok(()) => Ok(true),
+            Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts a tier upgrade.
     ///
     /// # Errors

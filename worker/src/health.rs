@@ -11,6 +11,7 @@ use axum::{
 };
 use serde_json::json;
 use store::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::{flows::Flows, intake::IntakeHealth};
 
@@ -26,6 +27,8 @@ pub struct Health {
     pub pool: PgPool,
     /// Temporal.
     pub flows: Flows,
+    /// Cancelled when the process is about to end.
+    pub stopping: CancellationToken,
     /// Renders the metrics.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -54,12 +57,14 @@ async fn ready(State(health): State<Health>) -> Response {
         ("database", matches!(database, Ok(Ok(_)))),
         ("temporal", matches!(temporal, Ok(Ok(_)))),
     ];
-    let ready = parts.iter().all(|(_, ready)| *ready);
+    let draining = health.stopping.is_cancelled();
+    let ready = !draining && parts.iter().all(|(_, ready)| *ready);
     let word = |ready| if ready { "ready" } else { "not ready" };
     let mut body = json!({ "status": word(ready) });
     for (part, ready) in parts {
         body[part] = json!(word(ready));
     }
+    body["draining"] = json!(draining);
     let status = if ready {
         StatusCode::OK
     } else {

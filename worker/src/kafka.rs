@@ -112,6 +112,23 @@ impl Kafka {
         .create()
     }
 
+    /// A consumer that reads partitions it is given and never joins its group: with the intake's
+    /// group it can ask for the offsets that were committed.
+    ///
+    /// # Errors
+    /// When a property is unknown or invalid.
+    pub fn reader(&self) -> KafkaResult<BaseConsumer> {
+        self.client(&[
+            ("group.id", &self.group),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("enable.partition.eof", "true"),
+            ("queued.max.messages.kbytes", "16384"),
+        ])
+        .create()
+    }
+
     /// Reads a range again, with a consumer of its own that is in no group.
     ///
     /// # Errors

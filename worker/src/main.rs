@@ -11,23 +11,31 @@ mod award;
 mod backoff;
 mod bisection;
 mod flows;
+mod gauges;
 mod health;
 mod intake;
 mod kafka;
 mod measures;
 mod programme;
+#[expect(
+    dead_code,
+    reason = "the SDK's macro makes constants for callers of the activities"
+)]
+mod reconcile;
 mod record;
 #[expect(
     dead_code,
     reason = "the SDK's macro makes a constant for callers of the activity"
 )]
 mod relay;
+mod sealer;
 mod starters;
 
 use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use activities::{
     context::{ContextServices, ContextSettings},
+    partner::{MerchantSettings, Partners},
     tier::TierSteps,
 };
 use anyhow::{Context, anyhow};
@@ -37,7 +45,9 @@ use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use workflows::{AwardBatch, Relay, TierUpgrade, id};
+use workflows::{
+    AwardBatch, Reconcile, Relay, TierUpgrade, id, options::PARTNER_HTTP_TIMEOUT,
+};
 
 use crate::{
     award::AwardPosting,
@@ -55,8 +65,6 @@ const PROGRAM: &str = "meed-worker";
 const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// How often the metrics forget what is too old to be in a summary.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
-/// How much longer than its wait for an acknowledgement a tier upgrade may take.
-const TIER_ORDER_GRACE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     boot::process::run(PROGRAM, run)
@@ -106,10 +114,12 @@ async fn run() -> anyhow::Result<()> {
     let mut award = award_worker(&shared, &runtime)?;
     let mut relay = relay_worker(&shared, &runtime, &stop_relay)?;
     let mut tier = tier_worker(&shared, &runtime)?;
+    let mut reconcile = reconcile_worker(&shared, &runtime)?;
     let stop_workers = [
         award.shutdown_handle(),
         relay.shutdown_handle(),
         tier.shutdown_handle(),
+        reconcile.shutdown_handle(),
     ];
 
     let render = metrics.clone();
@@ -119,6 +129,7 @@ async fn run() -> anyhow::Result<()> {
             intake: Arc::clone(&health),
             pool: shared.pool.clone(),
             flows: shared.flows.clone(),
+            stopping: stop_intake.clone(),
             metrics: Arc::new(move || render.render()),
         }),
     );
@@ -144,6 +155,18 @@ async fn run() -> anyhow::Result<()> {
         let (starters, stop) = (starters(&shared), stop_intake.clone());
         async move { starters.run(&stop).await }
     });
+    let upkeep = tokio::spawn({
+        let (pool, stop) = (shared.pool.clone(), stop_intake.clone());
+        let keep = shared.settings.worker.outbox.keep_published();
+        async move {
+            tokio::join!(
+                gauges::run(&pool, &stop),
+                reconcile::watch(&pool, &stop),
+                sealer::seal(&pool, &stop),
+                sealer::prune(&pool, keep, &stop),
+            );
+        }
+    });
     tracing::info!(
         listen = %shared.settings.worker.listen,
         rules = shared.programme.current().version(),
@@ -151,7 +174,7 @@ async fn run() -> anyhow::Result<()> {
     );
 
     let mut workers = pin!(async {
-        tokio::try_join!(award.run(), relay.run(), tier.run())
+        tokio::try_join!(award.run(), relay.run(), tier.run(), reconcile.run())
             .context("a Temporal worker ended")
             .map(drop)
     });
@@ -183,6 +206,9 @@ async fn run() -> anyhow::Result<()> {
         }
         if let Err(error) = starters.await {
             tracing::warn!(%error, "the starters did not end cleanly");
+        }
+        if let Err(error) = upkeep.await {
+            tracing::warn!(%error, "the upkeep did not end cleanly");
         }
         stop_relay.cancel();
         for stop in stop_workers {
@@ -268,6 +294,46 @@ fn tier_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
     Ok(Worker::new(runtime, shared.client.clone(), options)?)
 }
 
+fn reconcile_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
+    let (queue, drain) = options(shared, id::RECONCILE_TASK_QUEUE);
+    let settings = &shared.settings;
+    let options = WorkerOptions::new(queue)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(drain)
+        .register_workflow::<Reconcile>()?
+        .register_activities(reconcile::Steps {
+            pool: shared.pool.clone(),
+            kafka: shared.kafka.clone(),
+            flows: shared.flows.clone(),
+            client: shared.client.clone(),
+            namespace: settings.temporal.namespace.clone(),
+            redeeming: Redeeming::new(
+                shared.pool.clone(),
+                shared.flows.clone(),
+                Arc::clone(&shared.outbox_written),
+            ),
+            partners: partners(settings)?,
+            merchants: settings.merchants.keys().cloned().collect(),
+            partner_requests_per_second: settings.reconcile.partner_requests_per_second,
+        })
+        .build();
+    Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+fn partners(settings: &Settings) -> anyhow::Result<Partners> {
+    let merchants = settings.merchants.iter().map(|(id, merchant)| {
+        let merchant = MerchantSettings {
+            base_url: merchant.base_url.clone(),
+            signing_key: merchant.signing_key.expose().to_owned(),
+            max_concurrent: 1,
+            failure_threshold: merchant.failure_threshold,
+        };
+        (id.clone(), merchant)
+    });
+    let (callbacks_to, timeout) = (&settings.api.public_url, PARTNER_HTTP_TIMEOUT);
+    Partners::new(merchants, callbacks_to, timeout).context("no HTTP client for the merchants")
+}
+
 fn intake(shared: &Shared, health: Arc<IntakeHealth>) -> Intake {
     Intake {
         kafka: shared.kafka.clone(),
@@ -293,9 +359,7 @@ fn starters(shared: &Shared) -> Starters {
     let ages = Ages {
         queued: Duration::from_secs(redeem.requeue_after_seconds),
         stale: Duration::from_secs(redeem.stale_after_seconds),
-        tier_order: settings
-            .acknowledge_within()
-            .saturating_add(TIER_ORDER_GRACE),
+        tier_order: Duration::from_secs(settings.tier.stale_after_seconds),
     };
     Starters::new(shared.pool.clone(), shared.flows.clone(), ages)
 }

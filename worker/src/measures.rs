@@ -1,8 +1,9 @@
 //! What is measured, by its Prometheus names.
 
-use domain::Points;
+use chrono::{DateTime, Utc};
+use domain::{Comparison, Points};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use store::relay::Backlog;
+use store::{chain::Unsealed, relay::Backlog};
 use workflows::contract::BatchOutcome;
 
 use crate::record::Record;
@@ -16,7 +17,15 @@ const LAG: &str = "meed_consumer_lag_messages";
 const OUTBOX_AGE: &str = "meed_outbox_oldest_age_seconds";
 const OUTBOX_SIZE: &str = "meed_outbox_waiting_messages";
 const HOLDS_OVER_LIMIT: &str = "meed_holds_over_limit";
+const UNSEALED: &str = "meed_ledger_unsealed_transfers";
+const UNSEALED_AGE: &str = "meed_ledger_unsealed_age_seconds";
+const SEALED: &str = "meed_ledger_sealed_total";
+const PRUNED: &str = "meed_outbox_pruned_total";
+const NOT_MEASURED: &str = "meed_measurements_failed_total";
 const PUBLISHED: &str = "meed_outbox_published_total";
+const FINDINGS_OPEN: &str = "meed_reconciliation_findings_open";
+const REPAIRED: &str = "meed_reconciliation_repaired_total";
+const RECONCILED_AT: &str = "meed_reconciliation_last_success_timestamp_seconds";
 const REDELIVERIES: &str = "meed_flows_started_again_total";
 
 /// Says what each one means.
@@ -38,6 +47,32 @@ pub fn describe() {
     describe_gauge!(
         HOLDS_OVER_LIMIT,
         "Holds that have outlived their limit. Alert on any that stays."
+    );
+    describe_gauge!(UNSEALED, "Transfers that are not in the hash chain yet.");
+    describe_gauge!(
+        UNSEALED_AGE,
+        "How long ago the first transfer that is not in the hash chain was posted."
+    );
+    describe_counter!(SEALED, "Transfers that were added to the hash chain.");
+    describe_counter!(
+        PRUNED,
+        "Messages that were removed from the outbox long after they were published."
+    );
+    describe_counter!(
+        NOT_MEASURED,
+        "Measurements that failed; what they measure is NaN meanwhile."
+    );
+    describe_gauge!(
+        FINDINGS_OPEN,
+        "Disagreements that reconciliation found and did not repair, by comparison. Alert on any."
+    );
+    describe_counter!(
+        REPAIRED,
+        "Disagreements that reconciliation repaired, by comparison."
+    );
+    describe_gauge!(
+        RECONCILED_AT,
+        "When the last complete reconciliation ended, in Unix seconds. Alert when it is old."
     );
     describe_counter!(PUBLISHED, "Messages that Kafka has acknowledged.");
     describe_counter!(REDELIVERIES, "Flows that a starter started, by kind.");
@@ -101,10 +136,31 @@ pub fn lag(topic: &str, partition: i32, messages: i64) {
         .set(float(messages));
 }
 
-/// What waits in the outbox.
-pub fn outbox(backlog: Backlog) {
-    gauge!(OUTBOX_AGE).set(backlog.oldest_age_seconds);
-    gauge!(OUTBOX_SIZE).set(float(backlog.messages));
+/// What waits in the outbox; nothing when that is not known.
+pub fn outbox(backlog: Option<Backlog>) {
+    gauge!(OUTBOX_AGE).set(backlog.map_or(f64::NAN, |backlog| backlog.oldest_age_seconds));
+    gauge!(OUTBOX_SIZE).set(backlog.map_or(f64::NAN, |backlog| float(backlog.messages)));
+}
+
+/// Messages were removed from the outbox.
+pub fn pruned(messages: u64) {
+    counter!(PRUNED).increment(messages);
+}
+
+/// What is not in the hash chain yet; nothing when that is not known.
+pub fn unsealed(unsealed: Option<Unsealed>) {
+    gauge!(UNSEALED).set(unsealed.map_or(f64::NAN, |unsealed| float(unsealed.transfers)));
+    gauge!(UNSEALED_AGE).set(unsealed.map_or(f64::NAN, |unsealed| unsealed.oldest_age_seconds));
+}
+
+/// Transfers were added to the hash chain.
+pub fn sealed(transfers: usize) {
+    counter!(SEALED).increment(transfers as u64);
+}
+
+/// Something could not be measured.
+pub fn not_measured(what: &'static str) {
+    counter!(NOT_MEASURED, "what" => what).increment(1);
 }
 
 /// Kafka has acknowledged messages of a topic.
@@ -117,7 +173,22 @@ pub fn flow_started(kind: &'static str) {
     counter!(REDELIVERIES, "kind" => kind).increment(1);
 }
 
-/// Holds that have outlived their limit.
-pub fn holds_over_limit(count: i64) {
-    gauge!(HOLDS_OVER_LIMIT).set(float(count));
+/// Holds that have outlived their limit; nothing when that is not known.
+pub fn holds_over_limit(count: Option<i64>) {
+    gauge!(HOLDS_OVER_LIMIT).set(count.map_or(f64::NAN, float));
+}
+
+/// Findings of a comparison that are open.
+pub fn findings_open(comparison: Comparison, count: i64) {
+    gauge!(FINDINGS_OPEN, "comparison" => comparison.as_str()).set(float(count));
+}
+
+/// A comparison repaired something.
+pub fn repaired(comparison: Comparison) {
+    counter!(REPAIRED, "comparison" => comparison.as_str()).increment(1);
+}
+
+/// The last complete reconciliation ended.
+pub fn reconciled_at(at: DateTime<Utc>) {
+    gauge!(RECONCILED_AT).set(float(at.timestamp()));
 }

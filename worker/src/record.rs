@@ -9,18 +9,16 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 use sha2::{Digest, Sha256};
-use store::outbox::OutboxMessage;
+use store::{dead_letters::DeadLetter, outbox::OutboxMessage};
 
 /// The largest value that a dead letter keeps whole.
 const DEAD_LETTER_WHOLE_BYTES: usize = 3 * 1024 * 1024;
 /// How much it keeps of a larger one; all of it stays in its own topic.
 const DEAD_LETTER_CUT_BYTES: usize = 1024 * 1024;
-/// `true` on a dead letter that is not the whole message.
-const DLQ_TRUNCATED: &str = "meed-dlq-truncated";
-/// How many bytes the whole value has.
-const DLQ_ORIGINAL_BYTES: &str = "meed-dlq-original-bytes";
-/// The SHA-256 of the whole value, in hexadecimal.
-const DLQ_SHA256: &str = "meed-dlq-sha256";
+/// How many bytes of a digest are a dead letter's identity.
+const LETTER_ID_BYTES: usize = 16;
+/// The longest identity of a replayed dead letter that is believed.
+const REPLAY_OF_MAX_BYTES: usize = 64;
 
 /// A message and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +83,10 @@ impl Record {
     /// The dead letter of this message: its own bytes, key and headers, and what became of it.
     /// One that had been replayed keeps the place where it first stood. Of a very large value only
     /// the beginning is kept, so that the letter can always be published.
-    pub fn dead_letter(&self, refusal: &Refusal) -> OutboxMessage {
+    pub fn dead_letter(&self, refusal: &Refusal) -> DeadLetter {
         use inbound::header;
+        let id = self.letter_id();
+        let replay_of = self.replay_of();
         let origin = self
             .as_message()
             .origin()
@@ -106,36 +106,83 @@ impl Record {
             ),
             (header::DLQ_CLASS, refusal.class.as_str().to_owned()),
             (header::DLQ_REASON, refusal.reason.clone()),
+            (header::DLQ_ID, id.clone()),
         ];
+        if let Some(replay_of) = &replay_of {
+            ours.push((header::REPLAY_OF, replay_of.clone()));
+        }
+        if self.value.is_none() {
+            ours.push((header::DLQ_NO_VALUE, "true".to_owned()));
+        }
         let mut body = self.value.as_deref().unwrap_or_default();
         if body.len() > DEAD_LETTER_WHOLE_BYTES {
             ours.extend([
-                (DLQ_TRUNCATED, "true".to_owned()),
-                (DLQ_ORIGINAL_BYTES, body.len().to_string()),
-                (DLQ_SHA256, hex::encode(Sha256::digest(body))),
+                (header::DLQ_TRUNCATED, "true".to_owned()),
+                (header::DLQ_ORIGINAL_BYTES, body.len().to_string()),
+                (header::DLQ_SHA256, hex::encode(Sha256::digest(body))),
             ]);
             body = &body[..DEAD_LETTER_CUT_BYTES];
         }
-        let replaced = |name: &str| {
-            name.eq_ignore_ascii_case(header::REPLAY)
-                || ours.iter().any(|(ours, _)| name.eq_ignore_ascii_case(ours))
-        };
         let mut headers: Vec<(String, Vec<u8>)> = self
             .headers
             .iter()
-            .filter(|(name, _)| !replaced(name))
+            .filter(|(name, _)| !header::is_ours(name))
             .cloned()
             .collect();
         headers.extend(
             ours.into_iter()
                 .map(|(name, value)| (name.to_owned(), value.into_bytes())),
         );
-        OutboxMessage {
-            topic: domain::message::topic::DEAD_LETTER.to_owned(),
-            key: self.key.clone(),
-            headers,
-            body: body.to_vec(),
+        DeadLetter {
+            id,
+            topic: self.topic.to_string(),
+            partition: self.partition,
+            offset: self.offset,
+            class: refusal.class.as_str(),
+            replay_of,
+            message: OutboxMessage {
+                topic: domain::message::topic::DEAD_LETTER.to_owned(),
+                key: self.key.clone(),
+                headers,
+                body: body.to_vec(),
+            },
         }
+    }
+
+    /// What the dead letter of this message is known by: where it stands now, not where it first
+    /// stood, and what is in it, because a topic that was made anew has the same places.
+    pub fn letter_id(&self) -> String {
+        let mut digest = Sha256::new();
+        let mut part = |bytes: Option<&[u8]>| {
+            // Its length first, so that no two messages can look the same.
+            digest.update(
+                bytes
+                    .map_or(u64::MAX, |bytes| bytes.len() as u64)
+                    .to_be_bytes(),
+            );
+            digest.update(bytes.unwrap_or_default());
+        };
+        part(Some(self.topic.as_bytes()));
+        part(Some(&self.partition.to_be_bytes()));
+        part(Some(&self.offset.to_be_bytes()));
+        part(Some(&self.timestamp.timestamp_millis().to_be_bytes()));
+        part(self.key.as_deref());
+        part(self.value.as_deref());
+        hex::encode(&digest.finalize()[..LETTER_ID_BYTES])
+    }
+
+    /// The dead letter that this is a replay of. Whatever else stands in the header was not written
+    /// by Meed and tells nothing.
+    fn replay_of(&self) -> Option<String> {
+        use inbound::header;
+        let message = self.as_message();
+        if message.header(header::REPLAY) != Some(b"true") {
+            return None;
+        }
+        let id = str::from_utf8(message.header(header::REPLAY_OF)?).ok()?;
+        let readable = (1..=REPLAY_OF_MAX_BYTES).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_graphic());
+        readable.then(|| id.to_owned())
     }
 }
 
@@ -179,8 +226,9 @@ pub(crate) mod tests {
         }
     }
 
-    fn header<'a>(letter: &'a OutboxMessage, name: &str) -> Vec<&'a [u8]> {
+    fn header<'a>(letter: &'a DeadLetter, name: &str) -> Vec<&'a [u8]> {
         letter
+            .message
             .headers
             .iter()
             .filter(|(n, _)| n == name)
@@ -188,14 +236,21 @@ pub(crate) mod tests {
             .collect()
     }
 
+    fn missing_amount() -> Refusal {
+        Refusal::new(RefusalClass::MissingField, "amount")
+    }
+
     #[test]
     fn a_dead_letter_keeps_the_message_and_tells_where_it_stood() {
         let mut record = record(7);
         record.headers = vec![("x".to_owned(), vec![0xff]), ("x".to_owned(), vec![1])];
-        let letter = record.dead_letter(&Refusal::new(RefusalClass::MissingField, "amount"));
-        assert_eq!(letter.topic, "dead-letter");
+        let letter = record.dead_letter(&missing_amount());
+        assert_eq!(letter.message.topic, "dead-letter");
         assert_eq!(
-            (letter.key.as_deref(), letter.body.as_slice()),
+            (
+                letter.message.key.as_deref(),
+                letter.message.body.as_slice()
+            ),
             (Some(&b"c"[..]), &b"{}"[..])
         );
         assert_eq!(header(&letter, "x"), [&[0xff][..], &[1][..]]);
@@ -205,6 +260,31 @@ pub(crate) mod tests {
         assert_eq!(header(&letter, "meed-dlq-timestamp"), [b"1700000000123"]);
         assert_eq!(header(&letter, "meed-dlq-class"), [b"MISSING_FIELD"]);
         assert_eq!(header(&letter, "meed-dlq-reason"), [b"amount"]);
+        assert_eq!(header(&letter, "meed-dlq-id"), [letter.id.as_bytes()]);
+        assert!(header(&letter, "meed-dlq-no-value").is_empty());
+        assert_eq!(
+            (&*letter.topic, letter.partition, letter.offset),
+            ("orders", 2, 7)
+        );
+    }
+
+    #[test]
+    fn an_absent_value_is_told_from_an_empty_one() {
+        let absent = Record {
+            value: None,
+            ..record(7)
+        };
+        let empty = Record {
+            value: Some(Vec::new()),
+            ..record(7)
+        };
+        let (absent, empty) = (
+            absent.dead_letter(&missing_amount()),
+            empty.dead_letter(&missing_amount()),
+        );
+        assert_eq!(header(&absent, "meed-dlq-no-value"), [b"true"]);
+        assert!(header(&empty, "meed-dlq-no-value").is_empty());
+        assert_ne!(absent.id, empty.id);
     }
 
     #[test]
@@ -219,12 +299,12 @@ pub(crate) mod tests {
             (record.dead_letter(&refusal), record)
         };
         let (whole, record) = letter(3 * 1024 * 1024);
-        assert!(Some(whole.body.clone()) == record.value);
+        assert!(Some(whole.message.body.clone()) == record.value);
         assert!(header(&whole, "meed-dlq-truncated").is_empty());
 
         let (cut, record) = letter(3 * 1024 * 1024 + 1);
         let value = record.value.expect("a value");
-        assert!(cut.body == value[..1024 * 1024]);
+        assert!(cut.message.body == value[..1024 * 1024]);
         assert_eq!(header(&cut, "meed-dlq-truncated"), [b"true"]);
         assert_eq!(header(&cut, "meed-dlq-original-bytes"), [b"3145729"]);
         let sha256 = hex::encode(Sha256::digest(&value));
@@ -234,15 +314,79 @@ pub(crate) mod tests {
 
     #[test]
     fn a_replayed_dead_letter_that_is_refused_again_keeps_its_first_place() {
-        let first = record(7).dead_letter(&Refusal::new(RefusalClass::MissingField, "amount"));
+        let first = record(7).dead_letter(&missing_amount());
         let mut again = record(99);
-        again.headers = first.headers;
+        again.headers = first.message.headers;
         again
             .headers
             .push(("meed-replay".to_owned(), b"true".to_vec()));
+        again
+            .headers
+            .push(("meed-replay-of".to_owned(), first.id.clone().into_bytes()));
         let letter = again.dead_letter(&Refusal::new(RefusalClass::WrongType, "amount"));
         assert_eq!(header(&letter, "meed-dlq-offset"), [b"7"]);
         assert_eq!(header(&letter, "meed-dlq-class"), [b"WRONG_TYPE"]);
         assert!(header(&letter, "meed-replay").is_empty());
+        assert_eq!(header(&letter, "meed-replay-of"), [first.id.as_bytes()]);
+        assert_eq!(letter.replay_of.as_ref(), Some(&first.id));
+        assert_eq!(header(&letter, "meed-dlq-id"), [letter.id.as_bytes()]);
+        assert_ne!(letter.id, first.id, "a letter of its own");
+    }
+
+    #[test]
+    fn a_letter_has_the_same_identity_each_time_and_another_one_another() {
+        let id = |record: &Record| record.dead_letter(&missing_amount()).id;
+        let first = id(&record(7));
+        assert_eq!(first.len(), 32);
+        let refused_otherwise = Refusal::new(RefusalClass::DataError, "said the database");
+        assert_eq!(record(7).dead_letter(&refused_otherwise).id, first);
+        let made_anew = record(7).timestamp + chrono::Duration::seconds(1);
+        let others = [
+            record(8),
+            Record {
+                partition: 3,
+                ..record(7)
+            },
+            Record {
+                topic: Arc::from("players"),
+                ..record(7)
+            },
+            Record {
+                timestamp: made_anew,
+                ..record(7)
+            },
+            Record {
+                key: None,
+                ..record(7)
+            },
+            Record {
+                value: Some(b"[]".to_vec()),
+                ..record(7)
+            },
+        ];
+        for other in &others {
+            assert_ne!(id(other), first, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_senders_write_into_our_headers_is_not_believed() {
+        let mut record = record(7);
+        let header_of = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
+        record.headers = vec![
+            header_of("Meed-Dlq-Truncated", b"true"),
+            header_of("meed-replay-of", b"somebody"),
+        ];
+        let letter = record.dead_letter(&missing_amount());
+        assert!(header(&letter, "Meed-Dlq-Truncated").is_empty());
+        assert!(header(&letter, "meed-replay-of").is_empty());
+        assert_eq!(letter.replay_of, None, "it is no replay");
+        for unreadable in [&b"a\0b"[..], b"", b"\xff", &[b'x'; 65]] {
+            record.headers = vec![
+                header_of("meed-replay", b"true"),
+                header_of("meed-replay-of", unreadable),
+            ];
+            assert_eq!(record.dead_letter(&missing_amount()).replay_of, None);
+        }
     }
 }

@@ -38,8 +38,6 @@ const SHARDS_AT_A_TIME: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often Temporal is told that the relay is alive.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
-/// How often the backlog is measured.
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// After this long without an acknowledgement messages count as not published and are sent again,
 /// in order. The shard's transaction is idle meanwhile, which the database bears for longer.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(10);
@@ -143,15 +141,7 @@ impl OutboxRelay {
 impl OutboxRelay {
     async fn work(&self, published: &AtomicU64, over: &CancellationToken) {
         let mut backoff = Backoff::short();
-        let mut measure_at = Instant::now();
         while !over.is_cancelled() {
-            if measure_at <= Instant::now() {
-                measure_at = Instant::now() + MEASURE_EVERY;
-                match store::relay::backlog(&self.pool).await {
-                    Ok(backlog) => measures::outbox(backlog),
-                    Err(error) => tracing::warn!(%error, "the outbox cannot be measured"),
-                }
-            }
             match self.round(published, over).await {
                 Ok(0) => {
                     backoff.reset();

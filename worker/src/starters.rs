@@ -42,7 +42,8 @@ const REDEMPTIONS_EVERY: Duration = Duration::from_millis(500);
 const TIER_ORDERS_EVERY: Duration = Duration::from_millis(200);
 /// How often callbacks to signal are looked for.
 const CALLBACKS_EVERY: Duration = Duration::from_millis(500);
-/// A flow that was found open or started is not asked for again within this time.
+/// A flow that was found open or started is not asked for again within this time, or the time
+/// after which it counts as left lying, if that is shorter.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// The api signals at once; after this long it has not been able to.
 const SIGNAL_AFTER: Duration = Duration::from_secs(1);
@@ -63,6 +64,13 @@ pub struct Ages {
     pub stale: Duration,
     /// A tier upgrade that takes this long: it may have been cut off.
     pub tier_order: Duration,
+}
+
+impl Ages {
+    /// For how long a flow that was found open or started is left alone.
+    fn ask_again(self) -> Duration {
+        ASK_AGAIN_AFTER.min(self.stale).min(self.tier_order)
+    }
 }
 
 /// The starters of one worker.
@@ -141,6 +149,8 @@ impl Starters {
                 let callbacks = self.signal_callbacks().await;
                 callbacks.and(self.signal_cancellations().await)
             }
+            // Not those of the starters: see `sealer`.
+            Duty::SealTransfers | Duty::PruneOutbox => Ok(()),
         }
     }
 
@@ -148,11 +158,10 @@ impl Starters {
 
     async fn start_redemptions(&self) -> Result<(), Trouble> {
         let pool = &self.pool;
-        measures::holds_over_limit(store::redemptions::holds_over_limit(pool).await?);
         let queued =
             store::redemptions::to_start(pool, self.ages.queued, NEVER, LOOKED_AT_A_TIME).await?;
         let queued = self.due(queued, |r| id::redeem(&r.redeem_request_id));
-        self.each(queued, |redemption| self.start_redemption(redemption))
+        self.each(queued, |redemption| self.start_queued(redemption))
             .await?;
         let stale =
             store::redemptions::to_start(pool, NEVER, self.ages.stale, LOOKED_AT_A_TIME).await?;
@@ -161,13 +170,28 @@ impl Starters {
             .await
     }
 
+    /// Starts a redemption that is QUEUED. Since its row was read an earlier start of which nobody
+    /// knew may have brought it to its end; then nothing is left to do, unless the row still says
+    /// otherwise because the database was put back to an earlier state than Temporal's.
+    async fn start_queued(&self, redemption: Redemption) -> Result<(), Trouble> {
+        let id = &redemption.redeem_request_id;
+        let started = self.flows.start_redeem_once(&to_start(&redemption)).await;
+        if started.map_err(temporal)? {
+            self.open_now(id::redeem(id));
+            measures::flow_started("redeem");
+            return Ok(());
+        }
+        let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
+        let row = store::redemptions::find(&mut conn, id).await?;
+        drop(conn);
+        match row {
+            Some(row) if !row.state.is_final() => self.start_redemption(row).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn start_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
-        let redemption = RedemptionToStart {
-            id: redemption.redeem_request_id,
-            customer: redemption.customer_id,
-            merchant: redemption.merchant_id,
-            points: redemption.points,
-        };
+        let redemption = to_start(&redemption);
         self.flows
             .start_redeem(&redemption)
             .await
@@ -328,7 +352,7 @@ impl Starters {
     /// Those whose flow was not found open or started just now, as many as one turn takes.
     fn due<T>(&self, rows: Vec<T>, workflow_id: impl Fn(&T) -> String) -> Vec<T> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, at| at.elapsed() < ASK_AGAIN_AFTER);
+        open.retain(|_, at| at.elapsed() < self.ages.ask_again());
         let due = rows
             .into_iter()
             .filter(|row| !open.contains_key(&workflow_id(row)));
@@ -347,6 +371,15 @@ impl Starters {
             self.open_now(workflow_id.to_owned());
         }
         Ok(open)
+    }
+}
+
+fn to_start(redemption: &Redemption) -> RedemptionToStart {
+    RedemptionToStart {
+        id: redemption.redeem_request_id.clone(),
+        customer: redemption.customer_id.clone(),
+        merchant: redemption.merchant_id.clone(),
+        points: redemption.points,
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    CustomerId, Points, RedeemRequestId, Tier,
+    Comparison, CustomerId, Points, RedeemRequestId, Tier,
     message::Recommendation,
     redemption::{FailureReason, PartnerVerdict, RedemptionState},
 };
@@ -457,9 +457,168 @@ impl RelayActivities {
     }
 }
 
+// ------------------------------------------------------------------------------------ reconcile
+
+/// Input of a reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileRequest {
+    /// Whether what is safe is put right. Otherwise nothing is changed but the list of findings.
+    pub repair: bool,
+    /// From when on to look; otherwise from where the last reconciliation ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+}
+
+/// Input of every comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compare {
+    /// Whether what is safe is put right.
+    pub repair: bool,
+    /// From when on to look, where somebody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// When this reconciliation began.
+    pub started_at: DateTime<Utc>,
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComparisonOutcome {
+    /// How many things were looked at.
+    pub looked_at: u64,
+    /// How many of them agree.
+    pub agree: u64,
+    /// How many were put right.
+    pub repaired: u64,
+    /// How many findings are open, older ones included.
+    pub open: u64,
+    /// How many could not be compared, such as while a merchant was out of reach.
+    #[serde(default)]
+    pub not_compared: u64,
+    /// What is no disagreement, and worth a look: the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listed: Vec<String>,
+}
+
+/// A comparison that has been made, or could not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compared {
+    /// Which one.
+    pub comparison: Comparison,
+    /// What it found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<ComparisonOutcome>,
+    /// Why it could not be finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl std::fmt::Display for Compared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let title = self.comparison.title();
+        match (&self.outcome, &self.trouble) {
+            (Some(found), _) => {
+                write!(
+                    f,
+                    "{title}: {} looked at, {} agree, {} repaired, {} findings open",
+                    found.looked_at, found.agree, found.repaired, found.open
+                )?;
+                if found.not_compared > 0 {
+                    write!(f, ", {} not compared", found.not_compared)?;
+                }
+                Ok(())
+            }
+            (None, trouble) => write!(
+                f,
+                "{title}: not finished ({})",
+                trouble.as_deref().unwrap_or("for an unknown reason")
+            ),
+        }
+    }
+}
+
+/// What a reconciliation came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReconcileReport {
+    /// The comparisons, in the order in which they were made.
+    pub compared: Vec<Compared>,
+}
+
+impl ReconcileReport {
+    /// How many findings are open.
+    pub fn open(&self) -> u64 {
+        let outcomes = self.compared.iter().filter_map(|c| c.outcome.as_ref());
+        outcomes.map(|outcome| outcome.open).sum()
+    }
+
+    /// How many comparisons could not be finished.
+    pub fn unfinished(&self) -> usize {
+        self.compared.iter().filter(|c| c.outcome.is_none()).count()
+    }
+}
+
+/// Input of `record-reconciliation`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordReconciliation {
+    /// What was asked.
+    pub compare: Compare,
+    /// What came of it.
+    pub report: ReconcileReport,
+}
+
+/// Activities of a reconciliation.
+pub struct ReconcileActivities;
+
+#[activity_definitions]
+impl ReconcileActivities {
+    /// Kafka events against ledger: every message up to the intake's committed offsets has had
+    /// its effect, or is a dead letter.
+    #[activity(name = "compare-events")]
+    pub fn compare_events(input: Compare) -> Result<ComparisonOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Ledger against balances: every balance is the fold of its transfers.
+    #[activity(name = "compare-balances")]
+    pub fn compare_balances(input: Compare) -> Result<ComparisonOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Ledger against confirmations: everything that happened was told, and nothing else.
+    #[activity(name = "compare-confirmations")]
+    pub fn compare_confirmations(input: Compare) -> Result<ComparisonOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Holds and tier orders against open workflows.
+    #[activity(name = "compare-flows")]
+    pub fn compare_flows(input: Compare) -> Result<ComparisonOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// The merchants' books against redemptions that have ended.
+    #[activity(name = "compare-partners")]
+    pub fn compare_partners(input: Compare) -> Result<ComparisonOutcome, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Records the run, for people and alerts.
+    #[activity(name = "record-reconciliation")]
+    pub fn record_reconciliation(input: RecordReconciliation) -> Result<(), ActivityError> {
+        unimplemented!()
+    }
+}
+
 /// The definitions by type, for those who implement them.
 pub mod definition {
     pub use super::{
-        award_activities::*, redeem_activities::*, relay_activities::*, tier_activities::*,
+        award_activities::*, reconcile_activities::*, redeem_activities::*, relay_activities::*,
+        tier_activities::*,
     };
 }

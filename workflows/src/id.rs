@@ -14,6 +14,15 @@ pub const AWARD_TASK_QUEUE: &str = "award";
 pub const TIER_TASK_QUEUE: &str = "tier-upgrade";
 /// The task queue of the relay.
 pub const RELAY_TASK_QUEUE: &str = "relay";
+/// The task queue of reconciliations.
+pub const RECONCILE_TASK_QUEUE: &str = "reconcile";
+
+/// The schedule of reconciliations, as the Web UI shows it.
+pub const RECONCILE_SCHEDULE_ID: &str = "reconciliation";
+/// What the ids of scheduled reconciliations begin with; the server adds the time.
+pub const RECONCILE_SCHEDULED_WORKFLOW_ID: &str = "reconcile/scheduled";
+/// The one reconciliation that somebody asked for.
+pub const RECONCILE_BY_HAND_WORKFLOW_ID: &str = "reconcile/by-hand";
 
 /// The one relay.
 pub const RELAY_WORKFLOW_ID: &str = "relay/outbox";

@@ -12,6 +12,7 @@ pub mod award;
 pub mod contract;
 pub mod id;
 pub mod options;
+pub mod reconcile;
 pub mod redeem;
 pub mod relay;
 mod step;
@@ -19,6 +20,7 @@ pub mod tier_upgrade;
 pub mod visibility;
 
 pub use award::AwardBatch;
+pub use reconcile::Reconcile;
 pub use redeem::Redeem;
 pub use relay::Relay;
 pub use tier_upgrade::TierUpgrade;

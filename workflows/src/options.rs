@@ -32,6 +32,12 @@ pub const REDEEM_TASK_TIMEOUT: Duration = Duration::from_secs(3);
 pub const RELAY_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long the relay works before it hands over to a new run, which keeps histories short.
 pub const RELAY_SHIFT: Duration = Duration::from_secs(600);
+/// How long one attempt of a comparison may take.
+pub const COMPARISON_ATTEMPT: Duration = Duration::from_secs(6 * 3_600);
+/// How often a comparison must say that it is alive.
+pub const COMPARISON_HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often a comparison is tried in one run.
+pub const COMPARISON_ATTEMPTS: u32 = 6;
 
 /// Cancelling a flow must not cancel the steps that put it right, so every step has a token of
 /// its own.
@@ -111,6 +117,24 @@ pub fn context(summary: String) -> ActivityOptions {
                 .initial_interval(Duration::from_millis(200))
                 .backoff_coefficient(2.0)
                 .maximum_attempts(CONTEXT_ATTEMPTS)
+                .build(),
+        )
+        .cancellation_token(detached())
+        .build()
+}
+
+/// One comparison of a reconciliation: long, with heartbeats from which the next attempt goes on.
+/// It is given up after a while, because the next run makes up for it.
+pub fn comparison(summary: String) -> ActivityOptions {
+    ActivityOptions::with_start_to_close_timeout(COMPARISON_ATTEMPT)
+        .summary(summary)
+        .heartbeat_timeout(COMPARISON_HEARTBEAT)
+        .retry_policy(
+            RetryPolicy::builder()
+                .initial_interval(Duration::from_millis(500))
+                .backoff_coefficient(2.0)
+                .maximum_interval(Duration::from_secs(10))
+                .maximum_attempts(COMPARISON_ATTEMPTS)
                 .build(),
         )
         .cancellation_token(detached())

@@ -25,6 +25,9 @@ use crate::{
     visibility::{STATUS, TIER},
 };
 
+/// The patch with which a run that goes on for another reads the row before it waits.
+const READS_FIRST: &str = "reads-acknowledgement-first";
+
 /// Which order, and how long the acknowledgement may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,6 +75,7 @@ impl TierUpgrade {
     #[run(name = "TierUpgrade")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<TierUpgradeResult> {
         let account = Self::read_account(ctx).await?;
+        let resumed = account.already_upgraded.is_some();
         let upgraded = if let Some(upgraded) = account.already_upgraded.clone() {
             upgraded
         } else {
@@ -86,7 +90,7 @@ impl TierUpgrade {
                 }
             }
         };
-        let outcome = match Self::await_acknowledgement(ctx, &upgraded).await? {
+        let outcome = match Self::await_acknowledgement(ctx, &upgraded, resumed).await? {
             Acknowledgement::Acknowledged => TierOutcome::Acknowledged,
             Acknowledgement::Failed => TierOutcome::NotificationFailed,
             Acknowledgement::Waiting | Acknowledgement::TimedOut => TierOutcome::NotAcknowledged,
@@ -195,12 +199,19 @@ impl TierUpgrade {
         Ok(result)
     }
 
-    /// Waits for the callback, and reads the row before giving up.
+    /// Waits for the callback, and reads the row before giving up. A run that goes on for one that
+    /// was cut off reads it first: the signal may have come when nobody was there.
     async fn await_acknowledgement(
         ctx: &WorkflowContext<Self>,
         upgraded: &Upgraded,
+        resumed: bool,
     ) -> WorkflowResult<Acknowledgement> {
-        let order = ctx.state(|s| s.input.order.clone());
+        if resumed && ctx.patched(READS_FIRST) {
+            let acknowledgement = Self::read_acknowledgement(ctx).await?;
+            if acknowledgement != Acknowledgement::Waiting {
+                return Ok(acknowledgement);
+            }
+        }
         let token = WorkflowCancellationToken::new();
         let mut timer = ctx.timer(
             TimerOptions::builder(Self::remaining(ctx, upgraded.acknowledge_until))
@@ -221,15 +232,7 @@ impl TierUpgrade {
                     _ = timer => in_time = false,
                 }
             }
-            let summary = "Reads whether the customer was told".to_owned();
-            let acknowledgement = step(
-                ctx,
-                || TierActivities::await_notification_ack,
-                order.clone(),
-                summary,
-                options::LOCAL_STEP_BUDGET,
-            )
-            .await?;
+            let acknowledgement = Self::read_acknowledgement(ctx).await?;
             if acknowledgement != Acknowledgement::Waiting {
                 token.cancel();
                 return Ok(acknowledgement);
@@ -237,6 +240,20 @@ impl TierUpgrade {
         }
         token.cancel();
         Ok(Acknowledgement::TimedOut)
+    }
+
+    async fn read_acknowledgement(ctx: &WorkflowContext<Self>) -> WorkflowResult<Acknowledgement> {
+        let order = ctx.state(|s| s.input.order.clone());
+        let summary = "Reads whether the customer was told".to_owned();
+        let budget = options::LOCAL_STEP_BUDGET;
+        Ok(step(
+            ctx,
+            || TierActivities::await_notification_ack,
+            order,
+            summary,
+            budget,
+        )
+        .await?)
     }
 
     /// Closes the order and tells operators how it ended.

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use temporalio_common::search_attributes::{SearchAttributeKey, SearchAttributes};
 
-use crate::contract::{MessageRange, TierOrder};
+use crate::contract::{MessageRange, ReconcileRequest, TierOrder};
 
 /// The merchant of a redemption.
 pub const MERCHANT: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedMerchant");
@@ -103,6 +103,19 @@ pub fn tier_upgrade(customer_key: &str, order: &TierOrder, tier: Tier) -> StartV
             STATUS.value_set("EVALUATING".to_owned()),
             CUSTOMER.value_set(customer_key.to_owned()),
         ]),
+    }
+}
+
+/// One line for a reconciliation.
+pub fn reconcile(request: &ReconcileRequest) -> String {
+    let what = if request.repair {
+        "Compares the books and repairs what is safe"
+    } else {
+        "Compares the books and repairs nothing"
+    };
+    match request.since {
+        Some(since) => format!("{what}, from {} on", since.format("%Y-%m-%d %H:%M:%S UTC")),
+        None => format!("{what}, from where the last one ended"),
     }
 }
 

@@ -53,6 +53,11 @@ struct Claims<'a> {
     exp: i64,
 }
 
+/// The Ed25519 key with these 32 bytes.
+pub(super) fn key(seed: &[u8]) -> EncodingKey {
+    EncodingKey::from_ed_der(&[&PKCS8_PREFIX[..], seed].concat())
+}
+
 impl DevIssuer {
     /// The issuer that the configuration describes, known under the api's address.
     ///
@@ -60,7 +65,7 @@ impl DevIssuer {
     /// When no key can be made.
     pub fn new(settings: &settings::DevIssuer, issuer: &str) -> anyhow::Result<Self> {
         let seed = Sha256::digest(settings.signing_seed.expose().as_bytes());
-        let key = EncodingKey::from_ed_der(&[&PKCS8_PREFIX[..], seed.as_slice()].concat());
+        let key = key(&seed);
         let mut public =
             Jwk::from_encoding_key(&key, Algorithm::EdDSA).context("the dev issuer's key")?;
         public.common.key_id = Some(KEY_ID.to_owned());

@@ -1,36 +1,44 @@
-//! An issuer's public keys: kept, and read again for a key that is not known.
+//! An issuer's public keys: kept, and read again at intervals and for a key that is not known.
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::RwLock,
+    sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use boot::settings::KeysSettings;
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
 use crate::error::ApiError;
 
-/// The shortest time between two readings, so that made-up key ids cannot make this process hammer
-/// the issuer.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How long keys count before they are read again: one that was withdrawn is refused after this.
-const KEYS_COUNT_FOR: Duration = Duration::from_secs(600);
+/// After how long a reading that failed is tried again, when that is shorter than the floor.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long the issuer may take to answer.
 const FETCH_WITHIN: Duration = Duration::from_secs(3);
-/// The largest set of keys that is read, in bytes.
-const KEYS_MAX_BYTES: usize = 262_144;
+/// The largest document that is read, in bytes.
+const DOCUMENT_MAX_BYTES: usize = 262_144;
+/// The most keys of one issuer that are kept.
+const KEYS_MAX: usize = 100;
+/// The shortest RSA modulus that counts, in bytes (RFC 7518, section 3.3).
+const RSA_MIN_BYTES: usize = 256;
 
 enum Source {
     Fixed,
     File(PathBuf),
     Url {
         url: String,
+        client: reqwest::Client,
+    },
+    Discovery {
+        issuer: String,
         client: reqwest::Client,
     },
 }
@@ -48,41 +56,57 @@ struct Keys {
     read_at: Option<Instant>,
 }
 
+/// The last time that keys were read, or that it was tried.
+#[derive(Clone, Copy)]
+struct Try {
+    at: Instant,
+    read: bool,
+}
+
 /// The keys of one issuer.
 pub(super) struct KeySet {
     source: Source,
+    refresh_after: Duration,
+    floor: Duration,
     keys: RwLock<Keys>,
-    last_try: Mutex<Option<Instant>>,
+    last_try: Mutex<Option<Try>>,
 }
 
 impl KeySet {
-    pub(super) fn fixed(set: &JwkSet) -> Self {
-        Self::new(Source::Fixed, Keys::of(set.keys.iter().cloned()))
+    /// Keys that never change.
+    pub(super) fn fixed(set: impl IntoIterator<Item = Jwk>) -> Self {
+        let keys = Keys::of(set);
+        Self::new(Source::Fixed, &KeysSettings::default(), keys)
     }
 
-    pub(super) fn in_file(file: &Path) -> anyhow::Result<Self> {
+    /// The keys of a JWKS document in a file, which must be there.
+    pub(super) fn in_file(file: &Path, settings: &KeysSettings) -> anyhow::Result<Self> {
         let keys = read_file(file)?;
-        Ok(Self::new(Source::File(file.to_owned()), keys))
+        Ok(Self::new(Source::File(file.to_owned()), settings, keys))
     }
 
-    pub(super) fn at_url(url: &str) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
-            .timeout(FETCH_WITHIN)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("no HTTP client for the issuers' keys")?;
-        Ok(Self::new(
-            Source::Url {
-                url: url.to_owned(),
-                client,
-            },
-            Keys::default(),
-        ))
+    /// The keys of a JWKS document at an address, read when they are needed.
+    pub(super) fn at_url(url: &str, settings: &KeysSettings) -> anyhow::Result<Self> {
+        let url = url.to_owned();
+        let client = client()?;
+        let source = Source::Url { url, client };
+        Ok(Self::new(source, settings, Keys::default()))
     }
 
-    fn new(source: Source, keys: Keys) -> Self {
+    /// The keys where the issuer's own description (OpenID Connect Discovery) says they are, read
+    /// when they are needed.
+    pub(super) fn discovered(issuer: &str, settings: &KeysSettings) -> anyhow::Result<Self> {
+        let issuer = issuer.to_owned();
+        let client = client()?;
+        let source = Source::Discovery { issuer, client };
+        Ok(Self::new(source, settings, Keys::default()))
+    }
+
+    fn new(source: Source, settings: &KeysSettings, keys: Keys) -> Self {
         Self {
             source,
+            refresh_after: Duration::from_secs(settings.refresh_seconds),
+            floor: Duration::from_secs(settings.unknown_key_seconds),
             keys: RwLock::new(keys),
             last_try: Mutex::new(None),
         }
@@ -94,11 +118,20 @@ impl KeySet {
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<DecodingKey, ApiError> {
-        let unknown = ApiError::InvalidToken("its key is not one of its issuer's");
         let found = match self.look(id) {
-            (Some(key), Some(age)) if age < KEYS_COUNT_FOR => Some(key),
-            _ => {
-                self.read_again().await;
+            (Some(key), Some(age)) if age < self.refresh_after => Some(key),
+            // One request reads them again; the others do not wait for it, nor for an issuer that
+            // is away.
+            (Some(key), _) => {
+                if let Ok(last_try) = self.last_try.try_lock() {
+                    self.read_again(last_try).await;
+                    self.look(id).0
+                } else {
+                    Some(key)
+                }
+            }
+            (None, _) => {
+                self.read_again(self.last_try.lock().await).await;
                 self.look(id).0
             }
         };
@@ -108,15 +141,15 @@ impl KeySet {
                 "its algorithm is not that of its key",
             )),
             None if self.look(id).1.is_none() => Err(ApiError::KeysUnavailable),
-            None => Err(unknown),
+            None => Err(ApiError::InvalidToken(
+                "its key is not one of its issuer's",
+            )),
         }
     }
 
+    /// The key, and how long ago the keys were read.
     fn look(&self, id: Option<&str>) -> (Option<Key>, Option<Duration>) {
-        let keys = self
-            .keys
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let found = if let Some(id) = id {
             keys.by_id.get(id)
         } else {
@@ -132,23 +165,31 @@ impl KeySet {
     }
 
     /// Reads the keys again, unless that was tried a moment ago. Keys stay when it fails.
-    async fn read_again(&self) {
+    async fn read_again(&self, mut last_try: tokio::sync::MutexGuard<'_, Option<Try>>) {
         if matches!(self.source, Source::Fixed) {
             return;
         }
-        let mut last_try = self.last_try.lock().await;
-        if last_try.is_some_and(|at| at.elapsed() < READ_AGAIN_AFTER) {
+        let too_soon = last_try.is_some_and(|last| {
+            let floor = if last.read {
+                self.floor
+            } else {
+                self.floor.min(TRY_AGAIN_AFTER)
+            };
+            last.at.elapsed() < floor
+        });
+        if too_soon {
             return;
         }
-        *last_try = Some(Instant::now());
+        let at = Instant::now();
+        *last_try = Some(Try { at, read: false });
         match self.read().await {
             Ok(read) => {
-                *self
-                    .keys
-                    .write()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner) = read;
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = read;
+                *last_try = Some(Try { at, read: true });
             }
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "an issuer's keys"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "an issuer's keys cannot be read");
+            }
         }
     }
 
@@ -156,57 +197,104 @@ impl KeySet {
         match &self.source {
             Source::Fixed => Ok(Keys::default()),
             Source::File(file) => read_file(file),
-            Source::Url { url, client } => {
-                let mut response = client.get(url).send().await?.error_for_status()?;
-                let mut body = Vec::new();
-                while let Some(chunk) = response.chunk().await? {
-                    body.extend_from_slice(&chunk);
-                    anyhow::ensure!(body.len() <= KEYS_MAX_BYTES, "{url} is too large");
-                }
-                parse(&body).with_context(|| format!("{url} is no set of keys"))
+            Source::Url { url, client } => keys_at(client, url).await,
+            Source::Discovery { issuer, client } => {
+                let url = discover(client, issuer).await?;
+                keys_at(client, &url).await
             }
         }
     }
 }
 
+fn client() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(FETCH_WITHIN)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .context("no HTTP client for the issuers' keys")
+}
+
+/// Where the issuer says that its keys are (OpenID Connect Discovery 1.0, section 4).
+async fn discover(client: &reqwest::Client, issuer: &str) -> anyhow::Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Description {
+        issuer: String,
+        jwks_uri: String,
+    }
+    let url = format!(
+        "{}/.well-known/openid-configuration",
+        issuer.trim_end_matches('/')
+    );
+    let description: Description = document(client, &url).await?;
+    ensure!(
+        description.issuer == issuer,
+        "{url} is the description of another issuer"
+    );
+    let secure = |url: &str| url.starts_with("https://");
+    ensure!(
+        secure(&description.jwks_uri) || !secure(issuer),
+        "{url} names keys at an address that is not https"
+    );
+    Ok(description.jwks_uri)
+}
+
+#[derive(serde::Deserialize)]
+struct Set {
+    keys: Vec<serde_json::Value>,
+}
+
+async fn keys_at(client: &reqwest::Client, url: &str) -> anyhow::Result<Keys> {
+    let set: Set = document(client, url).await?;
+    Keys::read(set).with_context(|| format!("the keys at {url}"))
+}
+
+/// A JSON document of bounded size.
+async fn document<T: DeserializeOwned>(client: &reqwest::Client, url: &str) -> anyhow::Result<T> {
+    let mut response = client.get(url).send().await?.error_for_status()?;
+    ensure!(response.status().is_success(), "{url} leads elsewhere");
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        ensure!(body.len() <= DOCUMENT_MAX_BYTES, "{url} is too large");
+    }
+    serde_json::from_slice(&body).with_context(|| format!("{url} is not what it should be"))
+}
+
 fn read_file(file: &Path) -> anyhow::Result<Keys> {
     let place = || format!("the key file {}", file.display());
     let text = std::fs::read(file).with_context(place)?;
-    parse(&text).with_context(place)
-}
-
-fn parse(text: &[u8]) -> anyhow::Result<Keys> {
-    #[derive(serde::Deserialize)]
-    struct Set {
-        keys: Vec<serde_json::Value>,
-    }
-    let set: Set = serde_json::from_slice(text)?;
-    // Keys of a kind that is not known here are for others.
-    Ok(Keys::of(
-        set.keys
-            .into_iter()
-            .filter_map(|key| serde_json::from_value(key).ok()),
-    ))
+    let set = serde_json::from_slice(&text).with_context(place)?;
+    Keys::read(set).with_context(place)
 }
 
 impl Keys {
+    /// The keys of a document. One without any that can be used is a fault, not a reason to forget
+    /// those at hand.
+    fn read(set: Set) -> anyhow::Result<Self> {
+        ensure!(set.keys.len() <= KEYS_MAX, "there are more than {KEYS_MAX}");
+        let empty = set.keys.is_empty();
+        // Keys of a kind that is not known here are for others.
+        let known = set
+            .keys
+            .into_iter()
+            .filter_map(|key| serde_json::from_value(key).ok());
+        let keys = Self::of(known);
+        ensure!(!empty, "there are none");
+        Ok(keys)
+    }
+
     fn of(set: impl IntoIterator<Item = Jwk>) -> Self {
         let mut keys = Self {
             read_at: Some(Instant::now()),
             ..Self::default()
         };
         for jwk in set {
-            let symmetric = matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
-            let signs = matches!(
-                jwk.common.public_key_use,
-                None | Some(PublicKeyUse::Signature)
-            );
+            if !verifies(&jwk) {
+                continue;
+            }
             let Ok(decoding) = DecodingKey::from_jwk(&jwk) else {
                 continue;
             };
-            if symmetric || !signs {
-                continue;
-            }
             let key = Key { decoding, jwk };
             match key.jwk.common.key_id.clone() {
                 Some(id) => drop(keys.by_id.insert(id, key)),
@@ -217,14 +305,60 @@ impl Keys {
     }
 }
 
+/// Whether a key is a public one for signatures, and not a weak one. Both `use` and `key_ops` may
+/// be left out (RFC 7517, section 4.2); what they say otherwise counts.
+fn verifies(jwk: &Jwk) -> bool {
+    let named_use = matches!(
+        jwk.common.public_key_use,
+        None | Some(PublicKeyUse::Signature)
+    );
+    let operations = jwk
+        .common
+        .key_operations
+        .as_ref()
+        .is_none_or(|all| all.contains(&KeyOperations::Verify));
+    let strong = match &jwk.algorithm {
+        AlgorithmParameters::OctetKey(_) => false,
+        AlgorithmParameters::RSA(key) => BASE64_URL_SAFE_NO_PAD
+            .decode(&key.n)
+            .is_ok_and(|n| n.len() >= RSA_MIN_BYTES),
+        _ => true,
+    };
+    named_use && operations && strong
+}
+
 impl Key {
-    /// A key that names its algorithm is for no other.
+    /// Whether the key's kind and curve are those of the algorithm, and the algorithm is the one
+    /// that the key names, if it names one.
     fn allows(&self, algorithm: Algorithm) -> bool {
-        self.jwk.common.key_algorithm.is_none_or(|named| {
+        let kind = match (&self.jwk.algorithm, algorithm) {
+            (
+                AlgorithmParameters::RSA(_),
+                Algorithm::RS256
+                | Algorithm::RS384
+                | Algorithm::RS512
+                | Algorithm::PS256
+                | Algorithm::PS384
+                | Algorithm::PS512,
+            ) => true,
+            (AlgorithmParameters::EllipticCurve(key), Algorithm::ES256) => {
+                key.curve == EllipticCurve::P256
+            }
+            (AlgorithmParameters::EllipticCurve(key), Algorithm::ES384) => {
+                key.curve == EllipticCurve::P384
+            }
+            (AlgorithmParameters::OctetKeyPair(key), Algorithm::EdDSA) => {
+                key.curve == EllipticCurve::Ed25519
+            }
+            _ => false,
+        };
+        let named = self.jwk.common.key_algorithm.is_none_or(|named| {
             named
                 .to_string()
                 .parse::<Algorithm>()
                 .is_ok_and(|named| named == algorithm)
-        })
+        });
+        kind && named
     }
 }
+

@@ -2,11 +2,13 @@
 
 pub mod dev;
 mod keys;
+pub mod own;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
+use anyhow::bail;
 use axum::{
     extract::FromRequestParts,
     http::{header, request::Parts},
@@ -19,7 +21,16 @@ use domain::{CustomerId, MerchantId};
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
 
-use crate::{App, auth::dev::DevIssuer, auth::keys::KeySet, error::ApiError};
+use uuid::Uuid;
+
+use crate::{
+    App,
+    auth::{dev::DevIssuer, keys::KeySet, own::OwnIssuer},
+    error::ApiError,
+};
+
+/// The longest token that is looked at, in bytes.
+const TOKEN_MAX_BYTES: usize = 8_192;
 
 /// What a token may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +46,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::RewardsRead,
+        Self::RewardsWrite,
+        Self::RewardsRedeem,
+        Self::CallbacksWrite,
+    ];
+
     /// The scope's name in tokens.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -58,6 +77,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role's name in tokens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Player => "player",
+            Self::Staff => "staff",
+            Self::Admin => "admin",
+        }
+    }
+
     fn parse(name: &str) -> Self {
         match name.to_ascii_lowercase().as_str() {
             "staff" => Self::Staff,
@@ -77,9 +105,16 @@ pub struct Identity {
     scopes: Vec<String>,
     roles: Vec<Role>,
     merchants: Option<Vec<String>>,
+    /// The session of one of Meed's own users.
+    session: Option<Uuid>,
 }
 
 impl Identity {
+    /// Whether somebody has the role. Whoever has it has none of the rights of another one.
+    pub fn has_role(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
     /// The client as idempotency keys and the audit record know it: a subject of one issuer is
     /// somebody else at another.
     pub fn client(&self) -> String {
@@ -119,6 +154,8 @@ struct Claims {
     roles: Vec<String>,
     #[serde(default)]
     merchants: Option<Vec<String>>,
+    #[serde(default)]
+    sid: Option<serde_json::Value>,
 }
 
 /// Only what says whose keys to take; nothing of it is believed before the signature is checked.
@@ -128,12 +165,14 @@ struct Issued {
 }
 
 struct TrustedIssuer {
-    audience: String,
+    audiences: Vec<String>,
     keys: KeySet,
 }
 
 /// Checks tokens of the configured issuers.
 pub struct Authenticator {
+    /// The `iss` of Meed's own tokens.
+    own_name: Option<String>,
     issuers: HashMap<String, TrustedIssuer>,
     algorithms: Vec<Algorithm>,
     clock_skew_seconds: u64,
@@ -152,26 +191,51 @@ fn algorithm(allowed: TokenAlgorithm) -> Algorithm {
 }
 
 impl Authenticator {
-    /// Trusts the issuers of the configuration, and the dev issuer where there is one.
+    /// Trusts the issuers of the configuration, Meed's own, and the dev issuer where there is one.
     ///
     /// # Errors
-    /// When an issuer's key file cannot be read, or no HTTP client can be made.
-    pub fn new(settings: &Settings, dev: Option<&DevIssuer>) -> anyhow::Result<Self> {
+    /// When an issuer's key file cannot be read, no HTTP client can be made, or two issuers have
+    /// the same name.
+    pub fn new(
+        settings: &Settings,
+        dev: Option<&DevIssuer>,
+        own: Option<&OwnIssuer>,
+    ) -> anyhow::Result<Self> {
         let mut issuers = HashMap::new();
         for issuer in &settings.auth.issuers {
+            let timing = &settings.auth.keys;
             let keys = match &issuer.keys {
-                KeySource::Url(url) => KeySet::at_url(url)?,
-                KeySource::File(file) => KeySet::in_file(&settings.path(file))?,
+                KeySource::Discovery => KeySet::discovered(&issuer.issuer, timing)?,
+                KeySource::Url(url) => KeySet::at_url(url, timing)?,
+                KeySource::File(file) => KeySet::in_file(&settings.path(file), timing)?,
             };
-            let audience = issuer.audience.clone();
-            issuers.insert(issuer.issuer.clone(), TrustedIssuer { audience, keys });
+            let audiences = vec![issuer.audience.clone()];
+            let trusted = TrustedIssuer { audiences, keys };
+            if issuers.insert(issuer.issuer.clone(), trusted).is_some() {
+                bail!("auth.issuers has {} twice", issuer.issuer);
+            }
         }
+        // The dev issuer and Meed's own have the same name: the keys of both count under it.
+        let mut here = Vec::new();
+        let mut audiences = Vec::new();
         if let Some(dev) = dev {
-            let keys = KeySet::fixed(&dev.jwks());
-            let audience = dev.audience().to_owned();
-            issuers.insert(dev.issuer().to_owned(), TrustedIssuer { audience, keys });
+            here.extend(dev.jwks().keys);
+            audiences.push(dev.audience().to_owned());
+        }
+        if let Some(own) = own {
+            here.extend(own.public_keys());
+            audiences.push(own.audience().to_owned());
+        }
+        if !here.is_empty() {
+            let keys = KeySet::fixed(here);
+            let name = settings.api.public_url.clone();
+            let trusted = TrustedIssuer { audiences, keys };
+            if issuers.insert(name, trusted).is_some() {
+                bail!("auth.issuers has api.public_url, which is Meed's own name");
+            }
         }
         Ok(Self {
+            own_name: own.map(|own| own.issuer().to_owned()),
             issuers,
             algorithms: settings
                 .auth
@@ -191,7 +255,16 @@ impl Authenticator {
     /// never been read.
     pub async fn check(&self, token: &str) -> Result<Identity, ApiError> {
         let invalid = ApiError::InvalidToken;
+        if token.len() > TOKEN_MAX_BYTES {
+            return Err(invalid("it is too long"));
+        }
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("it is not a JWT"))?;
+        if header.crit.is_some() {
+            return Err(invalid("it has critical extensions, of which none is known"));
+        }
+        if !header.typ.as_deref().is_none_or(is_access_token) {
+            return Err(invalid("it is no access token by its type"));
+        }
         if !self.algorithms.contains(&header.alg) {
             return Err(invalid("its algorithm is not accepted"));
         }
@@ -205,13 +278,22 @@ impl Authenticator {
         let mut validation = Validation::new(header.alg);
         validation.leeway = self.clock_skew_seconds;
         validation.validate_nbf = true;
-        validation.set_audience(&[&issuer.audience]);
+        validation.set_audience(&issuer.audiences);
         validation.set_issuer(&[&unchecked.iss]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
             .map_err(|error| invalid(why(error.kind())))?
             .claims;
+        // Only Meed's own tokens tell of its sessions.
+        let session = match claims.sid {
+            Some(sid) if self.own_name.as_deref() == Some(claims.iss.as_str()) => {
+                let sid = serde_json::from_value(sid);
+                Some(sid.map_err(|_| invalid("its claims cannot be read"))?)
+            }
+            _ => None,
+        };
         Ok(Identity {
+            session,
             subject: claims.sub,
             issuer: claims.iss,
             scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
@@ -219,6 +301,15 @@ impl Authenticator {
             merchants: claims.merchants,
         })
     }
+}
+
+/// Whether a `typ` is one of an access token: `JWT`, or `at+jwt` (RFC 9068).
+fn is_access_token(kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    matches!(
+        kind.strip_prefix("application/").unwrap_or(&kind),
+        "jwt" | "at+jwt"
+    )
 }
 
 fn why(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
@@ -256,6 +347,8 @@ macro_rules! needs {
 needs!(
     /// Needs `rewards.read`.
     RewardsRead,
+    /// Needs `rewards.write`.
+    RewardsWrite,
     /// Needs `rewards.redeem`.
     RewardsRedeem,
     /// Needs `callbacks.write`.
@@ -274,8 +367,7 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
-        let identity = app.authenticator.check(token).await?;
+        let identity = identify(app, parts).await?;
         if !identity.has_scope(N::SCOPE) {
             return Err(ApiError::MissingScope(N::SCOPE));
         }
@@ -284,6 +376,81 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
             needs: PhantomData,
         })
     }
+}
+
+/// A role at compile time, so that a handler's signature says who may.
+pub trait Stands: Send + Sync + 'static {
+    /// The role.
+    const ROLE: Role;
+
+    /// Whether somebody may.
+    fn stands(identity: &Identity) -> bool {
+        identity.has_role(Self::ROLE)
+    }
+}
+
+/// Needs the role admin.
+#[derive(Debug, Clone, Copy)]
+pub struct AsAdmin;
+
+impl Stands for AsAdmin {
+    const ROLE: Role = Role::Admin;
+}
+
+/// Needs the role staff, or admin.
+#[derive(Debug, Clone, Copy)]
+pub struct AsStaff;
+
+impl Stands for AsStaff {
+    const ROLE: Role = Role::Staff;
+
+    fn stands(identity: &Identity) -> bool {
+        identity.has_role(Role::Staff) || identity.has_role(Role::Admin)
+    }
+}
+
+/// Needs the role player: the subject is a customer.
+#[derive(Debug, Clone, Copy)]
+pub struct AsPlayer;
+
+impl Stands for AsPlayer {
+    const ROLE: Role = Role::Player;
+}
+
+/// Somebody whose token has been checked and has the role `R`.
+#[derive(Debug, Clone)]
+pub struct Holder<R> {
+    /// Who.
+    pub identity: Identity,
+    role: PhantomData<R>,
+}
+
+impl<R: Stands> FromRequestParts<Arc<App>> for Holder<R> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let identity = identify(app, parts).await?;
+        if !R::stands(&identity) {
+            return Err(ApiError::MissingRole(R::ROLE));
+        }
+        Ok(Self {
+            identity,
+            role: PhantomData,
+        })
+    }
+}
+
+/// Whom the request's token stands for. The token of one of Meed's own users counts only while the
+/// session goes on.
+async fn identify(app: &App, parts: &Parts) -> Result<Identity, ApiError> {
+    let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
+    let identity = app.authenticator.check(token).await?;
+    if let Some(session) = identity.session
+        && !app.sessions.is_open(&app.pool, session).await?
+    {
+        return Err(ApiError::InvalidToken("its session has ended"));
+    }
+    Ok(identity)
 }
 
 fn bearer(parts: &Parts) -> Option<&str> {

@@ -26,7 +26,7 @@ fn setup() -> Setup {
     let settings = settings(&[]);
     let dev = settings.auth.dev_issuer().expect("turned on");
     let dev = DevIssuer::new(dev, &settings.api.public_url).expect("a key");
-    let authenticator = Authenticator::new(&settings, Some(&dev)).expect("it is made");
+    let authenticator = Authenticator::new(&settings, Some(&dev), None).expect("it is made");
     Setup { dev, authenticator }
 }
 
@@ -225,7 +225,7 @@ async fn keys_are_read_again_for_one_that_is_not_known() {
         file.display()
     );
     let settings = settings(&[("issuers = []", &issuer)]);
-    let authenticator = Authenticator::new(&settings, None).expect("it is made");
+    let authenticator = Authenticator::new(&settings, None, None).expect("it is made");
     let Setup { dev, .. } = setup();
     let token = dev
         .token(&Grant {
@@ -244,7 +244,7 @@ async fn keys_out_of_reach_are_not_the_clients_fault() {
     let issuer = "issuers = [{ issuer = \"http://127.0.0.1:21000\", audience = \"meed\", \
                   jwks_url = \"http://127.0.0.1:1/keys\" }]";
     let settings = settings(&[("issuers = []", issuer)]);
-    let authenticator = Authenticator::new(&settings, None).expect("it is made");
+    let authenticator = Authenticator::new(&settings, None, None).expect("it is made");
     let Setup { dev, .. } = setup();
     let token = dev
         .token(&Grant {

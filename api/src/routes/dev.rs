@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App,
-    auth::dev::{DevIssuer, Grant},
+    auth::dev::Grant,
     error::{ApiError, ProblemDocument, Thing},
     parameters::Parameters,
 };
@@ -21,11 +21,14 @@ use crate::{
     responses((status = 200, description = "A JSON Web Key Set (RFC 7517)", body = serde_json::Value))
 )]
 pub(super) async fn jwks(State(app): State<Arc<App>>) -> Json<serde_json::Value> {
-    let keys = app.dev_issuer.as_ref().map(DevIssuer::jwks);
-    Json(keys.map_or_else(
-        || serde_json::json!({ "keys": [] }),
-        |keys| serde_json::to_value(keys).unwrap_or_default(),
-    ))
+    let mut keys = app
+        .dev_issuer
+        .as_ref()
+        .map_or_else(Vec::new, |dev| dev.jwks().keys);
+    if let Some(own) = &app.own_issuer {
+        keys.extend(own.public_keys());
+    }
+    Json(serde_json::json!({ "keys": keys }))
 }
 
 /// What the token is to say.

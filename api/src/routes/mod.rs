@@ -1,11 +1,19 @@
 //! The routes, each under its description.
 
+mod audit;
+mod auth;
 mod callbacks;
 mod dev;
+mod events;
 mod health;
+mod loyalty;
+mod oauth;
 mod partner_callbacks;
+mod query;
 mod redeem;
 mod rewards;
+mod transactions;
+mod users;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,29 +37,53 @@ use crate::{
     openapi::Document,
 };
 
-/// How much longer than the longest wait a request may take.
-const BEYOND_WAIT: Duration = Duration::from_secs(10);
+/// How long a request may take, beside what its client wants to wait: longer than a lock is waited
+/// for. A database that hangs is not noticed otherwise.
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
 /// All routes with their descriptions; those of the dev profile only when they are asked for.
 fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
     let routes = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(redeem::redeem))
-        .routes(routes!(redeem::read))
         .routes(routes!(redeem::cancel))
         .routes(routes!(rewards::read))
+        .routes(routes!(query::query))
+        .routes(routes!(events::send))
+        .routes(routes!(loyalty::read, loyalty::spend))
+        .routes(routes!(
+            loyalty::read_unversioned,
+            loyalty::spend_unversioned
+        ))
+        .routes(routes!(transactions::list))
+        .routes(routes!(audit::list))
         .routes(routes!(callbacks::success))
         .routes(routes!(callbacks::failure))
         .routes(routes!(partner_callbacks::answer))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
-        .routes(routes!(dev::jwks));
+        .routes(routes!(dev::jwks))
+        .routes(routes!(oauth::metadata))
+        .routes(routes!(oauth::token))
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::register_staff))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(users::deactivate));
     let routes = if dev {
         routes.routes(routes!(dev::get_token, dev::post_token))
     } else {
         routes
     };
-    routes.split_for_parts()
+    routes
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ANSWER_WITHIN,
+        ))
+        // It has a limit of its own, by how long its client wants to wait.
+        .routes(routes!(redeem::read))
+        .split_for_parts()
 }
 
 /// The description of the API, without what only the dev profile has.
@@ -69,16 +101,11 @@ pub fn router(app: Arc<App>) -> Router {
                 .persist_authorization(true)
                 .try_it_out_enabled(true),
         );
-    let longest = Duration::from_secs(app.settings.api.max_wait_seconds) + BEYOND_WAIT;
     routes
         .merge(documentation)
         .fallback(async || ApiError::NotFound(Thing::Route))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            longest,
-        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe))
         .with_state(app)

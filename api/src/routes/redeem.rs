@@ -33,6 +33,7 @@ use crate::{
     flows::Signal,
     idempotency::{self, Claim, Reply},
     parameters::{IdempotencyKey, Origin, Parameters},
+    routes::ANSWER_WITHIN,
     waiting,
 };
 
@@ -78,10 +79,10 @@ pub(super) struct MerchantContext {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RedeemAccepted {
     /// The client's id of it.
-    redeem_request_id: String,
+    pub(super) redeem_request_id: String,
     /// Where it stands.
     #[schema(value_type = Status)]
-    status: RedemptionState,
+    pub(super) status: RedemptionState,
 }
 
 /// A redemption.
@@ -193,6 +194,16 @@ fn accepted(row: &Redemption) -> Reply {
     Reply::new(StatusCode::ACCEPTED, &RedeemAccepted::from(row), Some(at))
 }
 
+/// The reply when the row was committed and cannot be read.
+fn accepted_unseen(request: &RedeemRequest) -> Reply {
+    let id = &request.redeem_request_id;
+    let body = RedeemAccepted {
+        redeem_request_id: id.to_string(),
+        status: RedemptionState::Queued,
+    };
+    Reply::new(StatusCode::ACCEPTED, &body, Some(location(id)))
+}
+
 /// Redeems points at a merchant.
 ///
 /// The answer comes at once, with the state as it is; `Location` leads to the redemption.
@@ -233,6 +244,19 @@ pub(super) async fn redeem(
         return Err(ApiError::CustomerNotAllowed);
     }
     let keyed = idempotency::Request::new(&identity, "POST /api/v1/redeem", key, "", &body);
+    carry_out(app, identity, origin, keyed, request, Road::Http).await
+}
+
+/// Accepts a redemption under an idempotency key, starts it and waits a little for its first step.
+/// One at the built-in merchant, which answers at once, is waited for to its end.
+pub(super) async fn carry_out(
+    app: Arc<App>,
+    identity: Identity,
+    origin: Origin,
+    keyed: idempotency::Request,
+    request: RedeemRequest,
+    road: Road,
+) -> Result<Reply, ApiError> {
     let (tx, turn) = match idempotency::claim(&app, &keyed).await? {
         Claim::Do(tx, turn) => (tx, turn),
         Claim::Answered(reply) => return Ok(reply),
@@ -240,7 +264,7 @@ pub(super) async fn redeem(
     // A client that hangs up must not leave the key without its answer.
     detached(async move {
         let _turn = turn;
-        let tx = match accept(tx, &request, &identity, &origin).await? {
+        let tx = match accept(tx, &request, road, &identity, &origin).await? {
             Ok(tx) => tx,
             Err((tx, refusal)) => {
                 let reply = Reply::problem(&refusal);
@@ -250,8 +274,17 @@ pub(super) async fn redeem(
         };
         let changes = app.outcomes.listen();
         ledger::commit(tx, "accept").await?;
-        let row = start_and_wait(&app, &request, changes).await?;
-        let reply = accepted(&row);
+        let reply = match start_and_wait(&app, &request, road, changes).await {
+            Ok(row) => accepted(&row),
+            // It stands in the ledger: how far it has come cannot be seen now, but it will end.
+            Err(ApiError::Unavailable(error)) => {
+                tracing::warn!(%error, "accepted, and out of sight");
+                accepted_unseen(&request)
+            }
+            Err(error) => return Err(error),
+        };
+        // Who was told of the redemption looks at the balance next.
+        app.cache.lapse(&request.customer_id);
         idempotency::finish(&app, &keyed, &reply).await;
         Ok(reply)
     })
@@ -262,6 +295,7 @@ pub(super) async fn redeem(
 async fn accept(
     mut tx: Transaction,
     request: &RedeemRequest,
+    road: Road,
     identity: &Identity,
     origin: &Origin,
 ) -> Result<Result<Transaction, (Transaction, ApiError)>, ApiError> {
@@ -273,7 +307,7 @@ async fn accept(
     {
         return Ok(Err((tx, ApiError::InsufficientPoints)));
     }
-    let accepted = redemptions::accept(&mut tx, std::slice::from_ref(request), Road::Http).await?;
+    let accepted = redemptions::accept(&mut tx, std::slice::from_ref(request), road).await?;
     match accepted.first() {
         Some(Accepted::Conflict) => return Ok(Err((tx, ApiError::ConflictingRequest))),
         Some(Accepted::New) => {
@@ -301,6 +335,7 @@ async fn accept(
 async fn start_and_wait(
     app: &Arc<App>,
     request: &RedeemRequest,
+    road: Road,
     changes: tokio::sync::broadcast::Receiver<RedeemRequestId>,
 ) -> Result<Redemption, ApiError> {
     let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
@@ -324,7 +359,11 @@ async fn start_and_wait(
     });
     let id = &request.redeem_request_id;
     waiting::until(app, id, changes, deadline, |row| {
-        row.state != RedemptionState::Queued
+        if road == Road::Loyalty {
+            row.state.is_final()
+        } else {
+            row.state != RedemptionState::Queued
+        }
     })
     .await?
     .ok_or_else(|| ApiError::Internal(format!("redemption {id} has vanished")))
@@ -345,6 +384,7 @@ pub(super) struct WaitParameters {
 #[utoipa::path(
     get,
     path = "/api/v1/redeem/{redeemRequestId}",
+    operation_id = "readRedemption",
     tag = "redeem",
     security(("token" = ["rewards.redeem"])),
     params(("redeemRequestId" = String, Path, description = "The client's id of it"), WaitParameters),
@@ -366,18 +406,26 @@ pub(super) async fn read(
     let not_found = || ApiError::NotFound(Thing::Redemption);
     let id = RedeemRequestId::new(id).map_err(|_| not_found())?;
     let changes = app.outcomes.listen();
-    // Whose it is comes first, so that nobody waits for what is not theirs.
-    let row = waiting::find(&app, &id).await?;
-    let row = row
-        .filter(|row| may_see(&caller.identity, row))
-        .ok_or_else(not_found)?;
     let seconds = u64::from(wait.unwrap_or(0)).min(app.settings.api.max_wait_seconds);
-    if seconds == 0 || row.state.is_final() {
-        return Ok(Json(row.into()));
-    }
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    let row = waiting::until(&app, &id, changes, deadline, |row| row.state.is_final()).await?;
-    row.map(|row| Json(row.into())).ok_or_else(not_found)
+    let reading = async {
+        // Whose it is comes first, so that nobody waits for what is not theirs.
+        let row = waiting::find(&app, &id).await?;
+        let mut row = row
+            .filter(|row| may_see(&caller.identity, row))
+            .ok_or_else(not_found)?;
+        if seconds > 0 && !row.state.is_final() {
+            let ended = |row: &Redemption| row.state.is_final();
+            row = waiting::until(&app, &id, changes, deadline, ended)
+                .await?
+                .ok_or_else(not_found)?;
+        }
+        app.cache.lapse(&row.customer_id);
+        Ok(Json(row.into()))
+    };
+    tokio::time::timeout_at(deadline + ANSWER_WITHIN, reading)
+        .await
+        .unwrap_or(Err(ApiError::TimedOut))
 }
 
 fn may_see(identity: &Identity, row: &Redemption) -> bool {

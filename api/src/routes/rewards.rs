@@ -1,23 +1,33 @@
-//! Balances, from the ledger.
+//! Balances: now, from a copy or the ledger; of the past, from the ledger.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
     extract::{Path, State},
+    response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::CustomerId;
 use serde::{Deserialize, Serialize};
-use store::ledger;
+use store::{
+    history::Wanted,
+    ledger::{self, BreakdownLine},
+};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App,
     auth::{Caller, RewardsRead},
-    error::{ApiError, ProblemDocument, Thing},
+    cache::{AskLedger, Source},
+    error::{ApiError, LastKnown, ProblemDocument, Thing},
     parameters::{Parameters, instant},
 };
+
+/// How long the ledger may take to answer before it counts as out of reach: a customer who looks at
+/// a balance rather sees the last one.
+pub(super) const LEDGER_WITHIN: Duration = Duration::from_secs(3);
 
 /// The longest range of dates, in days.
 const RANGE_MAX_DAYS: i64 = 400;
@@ -45,8 +55,8 @@ pub(super) struct RewardsParameters {
 #[schema(example = json!({
     "customerId": "C-42", "totalPoints": 750,
     "breakdown": [
-        { "reason": "HOTEL_STAY", "points": 1000, "transfers": 2 },
-        { "reason": "REDEMPTION", "points": -250, "transfers": 1 }
+        { "source": "redeem", "reason": "REDEMPTION", "points": -250, "transfers": 1 },
+        { "source": "reward-event", "reason": "HOTEL_STAY", "points": 1000, "transfers": 2 }
     ],
     "calculationTimestamp": "2026-03-14T12:00:00Z"
 }))]
@@ -55,17 +65,20 @@ pub(super) struct Rewards {
     customer_id: String,
     /// Points that can be spent, or the net change within the range.
     total_points: i64,
-    /// What they were for.
+    /// Where they came from and what they were for.
     #[serde(skip_serializing_if = "Option::is_none")]
     breakdown: Option<Vec<RewardsLine>>,
-    /// When this was reckoned.
+    /// When the ledger was asked. A balance may come from a copy, which the header `Cache-Status`
+    /// says; send `Cache-Control: no-cache` to have the ledger asked.
     calculation_timestamp: DateTime<Utc>,
 }
 
-/// The net change of available points for one reason.
+/// The net change of available points from one kind of source, for one reason.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RewardsLine {
+    /// What kind of command they came from, such as reward-event, order or redeem.
+    source: String,
     /// What the points were for, such as HOTEL_STAY or REDEMPTION.
     reason: String,
     /// The signed net change.
@@ -74,20 +87,58 @@ pub(super) struct RewardsLine {
     transfers: i64,
 }
 
+impl From<BreakdownLine> for RewardsLine {
+    fn from(line: BreakdownLine) -> Self {
+        Self {
+            source: line.source,
+            reason: line.reason,
+            points: line.points,
+            transfers: line.transfers,
+        }
+    }
+}
+
+/// The ledger is out of reach: a problem with what was known last.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "type": "urn:meed:problem:ledger-unavailable", "title": "The ledger is out of reach",
+    "status": 503, "detail": "The balance cannot be read now. Try again.",
+    "code": "LEDGER_UNAVAILABLE", "instance": "/api/v1/rewards/C-42",
+    "requestId": "01926f3e-8f7a-7c1e-9d43-0a4c1f2b3d4e", "partial": true,
+    "asOf": "2026-03-14T11:59:58Z", "availablePoints": 750, "totalPoints": 750
+}))]
+#[expect(dead_code, reason = "it describes what `error` writes")]
+pub(super) struct PartialRewards {
+    #[serde(flatten)]
+    problem: ProblemDocument,
+    /// Always true: there is no more than this.
+    partial: bool,
+    /// When the ledger was last asked; null when nothing is known.
+    as_of: Option<DateTime<Utc>>,
+    /// Points that could be spent then.
+    available_points: Option<i64>,
+    /// The same, where the balance of now was asked for.
+    total_points: Option<i64>,
+}
+
 /// The transfers that count, by when they were posted.
 #[derive(Debug, PartialEq, Eq)]
-enum Span {
+pub(super) enum Span {
     Now,
     At(DateTime<Utc>),
     Within(Option<DateTime<Utc>>, Option<DateTime<Utc>>),
 }
 
-fn span(parameters: &RewardsParameters) -> Result<Span, ApiError> {
+/// Reads the ends of a range, or a past instant.
+pub(super) fn span(
+    from: Option<&str>,
+    to: Option<&str>,
+    at: Option<&str>,
+) -> Result<Span, ApiError> {
     let wrong = |text: &str| Err(ApiError::InvalidParameter(text.to_owned()));
-    let read =
-        |name, text: &Option<String>| text.as_deref().map(|text| instant(name, text)).transpose();
-    let (from, to) = (read("from", &parameters.from)?, read("to", &parameters.to)?);
-    match (from, to, read("at", &parameters.at)?) {
+    let read = |name, text: Option<&str>| text.map(|text| instant(name, text)).transpose();
+    match (read("from", from)?, read("to", to)?, read("at", at)?) {
         (None, None, None) => Ok(Span::Now),
         (None, None, Some(at)) => Ok(Span::At(at)),
         (_, _, Some(_)) => wrong("at cannot be combined with from or to."),
@@ -103,87 +154,139 @@ fn span(parameters: &RewardsParameters) -> Result<Span, ApiError> {
 #[utoipa::path(
     get,
     path = "/api/v1/rewards/{customerId}",
+    operation_id = "readRewards",
     tag = "rewards",
     security(("token" = ["rewards.read"])),
-    params(("customerId" = String, Path, description = "The customer"), RewardsParameters),
+    params(("customerId" = String, Path, description = "The customer", example = "C-42"), RewardsParameters),
     responses(
         (status = 200, description = "The points", body = Rewards),
         (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, description = "There is no such customer", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "The ledger is out of reach", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "The ledger is out of reach; with the last known balance, if there is one", body = PartialRewards, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(
     State(app): State<Arc<App>>,
     caller: Caller<RewardsRead>,
     Path(customer): Path<String>,
+    AskLedger(ask_ledger): AskLedger,
     Parameters(parameters): Parameters<RewardsParameters>,
-) -> Result<Json<Rewards>, ApiError> {
+) -> Result<Response, ApiError> {
     let not_found = || ApiError::NotFound(Thing::Customer);
     let customer = CustomerId::new(customer).map_err(|_| not_found())?;
     if !caller.identity.reaches_customer(&customer) {
         return Err(ApiError::CustomerNotAllowed);
     }
-    let span = span(&parameters)?;
-    let now = Utc::now();
-    let rewards = look(
-        &app,
-        &customer,
-        &span,
-        parameters.breakdown.unwrap_or(true),
-        now,
-    )
-    .await;
-    match rewards {
-        Ok(rewards) => rewards.map(Json).ok_or_else(not_found),
-        Err(error) if error.is_retryable() => Err(ApiError::LedgerUnavailable(error.to_string())),
-        Err(error) => Err(error.into()),
-    }
+    let RewardsParameters {
+        from,
+        to,
+        breakdown,
+        at,
+    } = &parameters;
+    let span = span(from.as_deref(), to.as_deref(), at.as_deref())?;
+    let question = Question {
+        customer: &customer,
+        span,
+        breakdown: breakdown.unwrap_or(true),
+        ask_ledger,
+    };
+    let (rewards, source) = question.answer(&app, Instant::now() + LEDGER_WITHIN).await?;
+    Ok((source, Json(rewards)).into_response())
 }
 
-async fn look(
-    app: &App,
-    customer: &CustomerId,
-    span: &Span,
-    with_breakdown: bool,
-    now: DateTime<Utc>,
-) -> Result<Option<Rewards>, store::Error> {
-    let mut conn = app.pool.acquire().await?;
-    let Some(balance) = ledger::balance(&mut conn, customer).await? else {
-        return Ok(None);
-    };
-    let (from, to) = match *span {
-        Span::Now => (None, None),
-        // The ledger's instants have microseconds; one posted at the instant itself counts.
-        Span::At(at) => (None, Some(at + TimeDelta::microseconds(1))),
-        Span::Within(from, to) => (from, to),
-    };
-    // The total is the sum of its lines, so that both are of one moment.
-    let (total_points, breakdown) = match span {
-        Span::Now if !with_breakdown => (balance.available.get(), None),
-        Span::At(at) if !with_breakdown => {
-            let then = ledger::balance_at(&mut conn, customer, *at).await?;
-            (then.map_or(0, |(available, _)| available.get()), None)
+/// A question about somebody's points.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    /// Whose.
+    pub customer: &'a CustomerId,
+    /// Which.
+    pub span: Span,
+    /// Whether to say where they came from.
+    pub breakdown: bool,
+    /// Whether a copy will not do.
+    pub ask_ledger: bool,
+}
+
+impl Question<'_> {
+    /// The answer; without the ledger by the deadline a problem with what was known last.
+    pub(super) async fn answer(
+        &self,
+        app: &App,
+        deadline: Instant,
+    ) -> Result<(Rewards, Source), ApiError> {
+        let looking = async {
+            match self.span {
+                Span::Now => self.now(app).await,
+                _ => self.past(app).await,
+            }
+        };
+        let error = match tokio::time::timeout_at(deadline, looking).await {
+            Ok(Ok(rewards)) => return rewards.ok_or(ApiError::NotFound(Thing::Customer)),
+            Ok(Err(error)) if error.is_retryable() => error.to_string(),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        let last = app.cache.last(self.customer).await.map(|shown| LastKnown {
+            as_of: shown.as_of,
+            available: shown.account.available,
+            is_total: self.span == Span::Now,
+        });
+        Err(ApiError::LedgerUnavailable(error, last))
+    }
+
+    async fn now(&self, app: &App) -> Result<Option<(Rewards, Source)>, store::Error> {
+        let wanted = Wanted {
+            breakdown: self.breakdown,
+            ..Wanted::default()
+        };
+        let shown = app.cache.read(self.customer, wanted, self.ask_ledger).await?;
+        Ok(shown.map(|shown| {
+            let lines = shown.account.breakdown.iter().flatten().cloned();
+            let rewards = Rewards {
+                customer_id: self.customer.to_string(),
+                total_points: shown.account.available,
+                breakdown: self.breakdown.then(|| lines.map(Into::into).collect()),
+                calculation_timestamp: shown.as_of,
+            };
+            (rewards, shown.source)
+        }))
+    }
+
+    async fn past(&self, app: &App) -> Result<Option<(Rewards, Source)>, store::Error> {
+        let now = Utc::now();
+        let mut conn = app.pool.acquire().await?;
+        if ledger::balance(&mut conn, self.customer).await?.is_none() {
+            return Ok(None);
         }
-        _ => {
-            let lines = ledger::breakdown(&mut conn, customer, from, to).await?;
-            let total = lines.iter().map(|line| line.points).sum();
-            let lines = lines.into_iter().map(|line| RewardsLine {
-                reason: line.reason,
-                points: line.points,
-                transfers: line.transfers,
-            });
-            (total, with_breakdown.then(|| lines.collect()))
-        }
-    };
-    Ok(Some(Rewards {
-        customer_id: customer.to_string(),
-        total_points,
-        breakdown,
-        calculation_timestamp: now,
-    }))
+        let (from, to) = match self.span {
+            Span::Now => (None, None),
+            // The ledger's instants have microseconds; one posted at the instant itself counts.
+            Span::At(at) => (None, Some(at + TimeDelta::microseconds(1))),
+            Span::Within(from, to) => (from, to),
+        };
+        // The total is the sum of its lines, so that both are of one moment.
+        let (total_points, breakdown) = match self.span {
+            Span::At(at) if !self.breakdown => {
+                let then = ledger::balance_at(&mut conn, self.customer, at).await?;
+                (then.map_or(0, |(available, _)| available.get()), None)
+            }
+            _ => {
+                let lines = ledger::breakdown(&mut conn, self.customer, from, to).await?;
+                let total = lines.iter().map(|line| line.points).sum();
+                let lines = lines.into_iter().map(Into::into);
+                (total, self.breakdown.then(|| lines.collect()))
+            }
+        };
+        let rewards = Rewards {
+            customer_id: self.customer.to_string(),
+            total_points,
+            breakdown,
+            calculation_timestamp: now,
+        };
+        Ok(Some((rewards, Source::Ledger)))
+    }
 }
 
 #[cfg(test)]
@@ -191,14 +294,7 @@ mod tests {
     use super::*;
 
     fn of(from: Option<&str>, to: Option<&str>, at: Option<&str>) -> Result<Span, String> {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let parameters = RewardsParameters {
-            from: owned(from),
-            to: owned(to),
-            breakdown: None,
-            at: owned(at),
-        };
-        span(&parameters).map_err(|error| error.to_string())
+        span(from, to, at).map_err(|error| error.to_string())
     }
 
     #[test]

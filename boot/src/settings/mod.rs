@@ -3,6 +3,8 @@
 //! Each field says what it is for; `meed.toml` at the root of the repository is the one of the dev
 //! profile. A file with a fault is refused with the line and the reason.
 
+mod auth;
+mod cache;
 mod expand;
 #[cfg(test)]
 mod tests;
@@ -16,10 +18,13 @@ use std::{
 };
 
 use domain::MerchantId;
+use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 use workflows::redeem::RedeemLimits;
 
+pub use cache::CacheSettings;
+pub use auth::{KeysSettings, OwnIssuer, OwnKeys, PasswordSettings, ThrottleSettings};
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
 /// The environment variable with the path of the configuration file.
@@ -88,6 +93,12 @@ pub struct Settings {
     /// Tier upgrades.
     #[serde(default)]
     pub tier: TierSettings,
+    /// Reconciliation.
+    #[serde(default)]
+    pub reconcile: ReconcileSettings,
+    /// Copies of balances.
+    #[serde(default)]
+    pub cache: CacheSettings,
     /// Who may do what.
     pub auth: AuthSettings,
     /// The services that tier upgrades ask.
@@ -170,6 +181,10 @@ pub struct ApiSettings {
     /// Under which address clients and partners reach it.
     #[serde(deserialize_with = "value::http_url")]
     pub public_url: String,
+    /// The proxies in front of it, as networks such as `10.0.0.0/8`. What they say in
+    /// `X-Forwarded-For` is believed; what anybody else says there is not.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpNet>,
     /// How long an accepted redemption is waited for before the answer is given, in milliseconds.
     #[serde(
         default = "default_outcome_wait_ms",
@@ -188,7 +203,11 @@ pub struct ApiSettings {
         deserialize_with = "value::positive"
     )]
     pub idempotency_ttl_hours: u64,
-    /// How long requests and steps under way may take to end after a signal to stop, in seconds.
+    /// How long requests are still taken after a signal to stop, in seconds. Readiness answers 503 meanwhile, so that
+    /// whoever spreads the load looks elsewhere before connections are refused: longer than it takes to notice.
+    #[serde(default, deserialize_with = "value::not_negative")]
+    pub drain_pause_seconds: u64,
+    /// How long requests and steps under way may take to end after that, in seconds.
     #[serde(
         default = "default_drain_seconds",
         deserialize_with = "value::positive"
@@ -227,6 +246,9 @@ pub struct WorkerSettings {
     /// The intake.
     #[serde(default)]
     pub intake: IntakeSettings,
+    /// The outbox.
+    #[serde(default)]
+    pub outbox: OutboxSettings,
 }
 
 /// `[worker.intake]`.
@@ -241,6 +263,30 @@ pub struct IntakeSettings {
 impl Default for IntakeSettings {
     fn default() -> Self {
         Self { max_batch: 500 }
+    }
+}
+
+/// `[worker.outbox]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxSettings {
+    /// How long messages are kept after they were published, in days.
+    #[serde(deserialize_with = "value::outbox_days")]
+    pub keep_published_days: u64,
+}
+
+impl Default for OutboxSettings {
+    fn default() -> Self {
+        Self {
+            keep_published_days: 35,
+        }
+    }
+}
+
+impl OutboxSettings {
+    /// How long messages are kept after they were published.
+    pub const fn keep_published(&self) -> Duration {
+        Duration::from_secs(self.keep_published_days * 86_400)
     }
 }
 
@@ -304,12 +350,38 @@ pub struct TierSettings {
     /// How long the acknowledgement of a tier upgrade may take, in seconds.
     #[serde(deserialize_with = "value::positive")]
     pub acknowledge_within_seconds: u64,
+    /// After how many seconds an upgrade that has not ended is looked at again. Those that wait for
+    /// their acknowledgement are asked after in vain when this is shorter than that.
+    #[serde(deserialize_with = "value::positive")]
+    pub stale_after_seconds: u64,
 }
 
 impl Default for TierSettings {
     fn default() -> Self {
         Self {
             acknowledge_within_seconds: 300,
+            stale_after_seconds: 360,
+        }
+    }
+}
+
+/// `[reconcile]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconcileSettings {
+    /// How often the books are compared, in seconds; `meed temporal apply` puts it into force.
+    #[serde(deserialize_with = "value::positive")]
+    pub every_seconds: u64,
+    /// How many redemptions a second merchants are asked about.
+    #[serde(deserialize_with = "value::count")]
+    pub partner_requests_per_second: u32,
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        Self {
+            every_seconds: 900,
+            partner_requests_per_second: 20,
         }
     }
 }
@@ -346,6 +418,18 @@ pub struct AuthSettings {
     /// How far the clocks of issuers may be off, in seconds.
     #[serde(default = "default_clock_skew", deserialize_with = "value::clock_skew")]
     pub clock_skew_seconds: u64,
+    /// How their keys are kept.
+    #[serde(default)]
+    pub keys: KeysSettings,
+    /// Meed as an issuer.
+    #[serde(default)]
+    pub own: Option<OwnIssuer>,
+    /// What hashes of passwords and secrets cost.
+    #[serde(default)]
+    pub passwords: PasswordSettings,
+    /// How often may be guessed.
+    #[serde(default)]
+    pub throttle: ThrottleSettings,
     /// The issuer for people who work on Meed.
     #[serde(default)]
     pub dev: Option<DevIssuer>,
@@ -370,6 +454,8 @@ pub struct Issuer {
 /// Where an issuer's keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
+    /// Where the issuer's own description says: `<issuer>/.well-known/openid-configuration`.
+    Discovery,
     /// A JWKS document at an address.
     Url(String),
     /// A JWKS document in a file, relative to the configuration file.
@@ -394,8 +480,21 @@ impl TryFrom<IssuerTable> for Issuer {
         let keys = match (table.jwks_url, table.jwks_file) {
             (Some(url), None) => KeySource::Url(url),
             (None, Some(file)) => KeySource::File(file),
-            _ => return Err("an issuer has either jwks_url or jwks_file".to_owned()),
+            (None, None) => KeySource::Discovery,
+            (Some(_), Some(_)) => {
+                return Err("an issuer has either jwks_url or jwks_file, or neither".to_owned());
+            }
         };
+        let addresses = match &keys {
+            KeySource::Url(url) => Some(url),
+            KeySource::Discovery => Some(&table.issuer),
+            KeySource::File(_) => None,
+        };
+        if let Some(address) = addresses.filter(|address| !value::is_http_url(address)) {
+            return Err(format!(
+                "{address:?} is not an http:// or https:// address, so no keys can be had there"
+            ));
+        }
         Ok(Self {
             issuer: table.issuer,
             audience: table.audience,
@@ -557,6 +656,15 @@ impl Settings {
                 dev.enabled.span().start,
                 "tokens for the asking are for the dev profile only: set auth.dev.enabled to false \
                  or leave [auth.dev] out",
+            ));
+        }
+        if settings.profile == Profile::Production
+            && let Some(start) = settings.auth.own.as_ref().and_then(OwnIssuer::seed_at)
+        {
+            return Err(wrong(
+                start,
+                "a key from a seed is for the dev profile only: name files that `meed keys \
+                 generate` wrote in auth.own.key_files",
             ));
         }
         settings.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();

@@ -70,6 +70,10 @@ fn the_shipped_file_is_read() {
     let unlisted = MerchantId::new("M99").expect("an id");
     assert_eq!(settings.redeem_limits(&unlisted).confirm_within_ms, 30_000);
     assert!(settings.auth.dev_issuer().is_some());
+    assert_eq!(
+        settings.worker.outbox.keep_published(),
+        Duration::from_hours(35 * 24)
+    );
 }
 
 #[test]
@@ -106,6 +110,10 @@ fn unknown_fields_wrong_types_and_broken_toml_name_their_line() {
     assert!(
         fault("quick_attempt_ms = 250", "quick_attempt_ms = 301").contains("from 0 to 300"),
         "a quick attempt is quick"
+    );
+    assert!(
+        fault("keep_published_days = 35", "keep_published_days = 29").contains("from 30 to 3650"),
+        "what reconciliation compares is kept"
     );
     assert!(
         fault(
@@ -150,19 +158,52 @@ fn the_built_in_merchant_cannot_be_configured() {
 
 #[test]
 fn an_issuer_has_keys_in_one_place() {
-    for keys in ["", ", jwks_url = \"http://x\", jwks_file = \"y\""] {
-        let replacement = format!("issuers = [{{ issuer = \"i\", audience = \"a\"{keys} }}]");
-        assert!(fault("issuers = []", &replacement).contains("either jwks_url or jwks_file"));
+    let one = |keys: &str| format!("issuers = [{{ issuer = \"http://i\", audience = \"a\"{keys} }}]");
+    let both = one(", jwks_url = \"http://x\", jwks_file = \"y\"");
+    assert!(fault("issuers = []", &both).contains("either jwks_url or jwks_file"));
+    let nowhere = one(", jwks_url = \"ftp://x\"");
+    assert!(fault("issuers = []", &nowhere).contains("not an http:// or https:// address"));
+    let no_address = one("").replace("http://i", "i");
+    assert!(fault("issuers = []", &no_address).contains("not an http:// or https:// address"));
+    for (keys, source) in [
+        ("", KeySource::Discovery),
+        (", jwks_file = \"keys.json\"", KeySource::File("keys.json".into())),
+        (", jwks_url = \"https://x/y\"", KeySource::Url("https://x/y".to_owned())),
+    ] {
+        let (text, _) = with("issuers = []", &one(keys));
+        assert_eq!(read(&text).expect("it is right").auth.issuers[0].keys, source);
     }
-    let (text, _) = with(
-        "issuers = []",
-        "issuers = [{ issuer = \"i\", audience = \"a\", jwks_file = \"keys.json\" }]",
+}
+
+#[test]
+fn meeds_own_keys_are_files_or_a_seed_for_the_dev_profile() {
+    let seed = "signing_seed = \"dev-own-signing-seed\"";
+    let files = "key_files = [\"own.pem\", \"old.pem\"]";
+    let (text, _) = with(seed, "");
+    let message = read(&text).expect_err("refused").to_string();
+    assert!(message.contains("either key_files or signing_seed"), "{message}");
+    let (text, _) = with(seed, &format!("{seed}\n{files}"));
+    let message = read(&text).expect_err("refused").to_string();
+    assert!(message.contains("either key_files or signing_seed"), "{message}");
+
+    let production = |text: &str| {
+        text.replace("profile = \"${MEED_PROFILE:-dev}\"", "profile = \"production\"")
+            .replace("enabled = true", "enabled = false")
+    };
+    let (text, line) = with(seed, seed);
+    let message = read(&production(&text)).expect_err("refused").to_string();
+    assert!(
+        message.starts_with(&format!("conf/meed.toml, line {line}, ")) && message.contains("seed"),
+        "{message}"
     );
-    let settings = read(&text).expect("it is right");
-    assert_eq!(
-        settings.auth.issuers[0].keys,
-        KeySource::File("keys.json".into())
-    );
+    let (text, _) = with(seed, files);
+    let own = read(&production(&text)).expect("it is right").auth.own.expect("there");
+    let OwnKeys::Files(read) = own.keys else {
+        panic!("files")
+    };
+    assert_eq!(read, [Path::new("own.pem"), Path::new("old.pem")]);
+    assert!(fault("memory_kib = 19456", "memory_kib = 4").contains("from 8 to"));
+    assert!(fault("trusted_proxies = []", "trusted_proxies = [\"proxy\"]").contains("invalid"));
 }
 
 #[test]
@@ -181,7 +222,9 @@ fn tokens_for_the_asking_are_for_the_dev_profile() {
         message.starts_with(&format!("conf/meed.toml, line {line}, column 11: ")),
         "{message}"
     );
-    let off = text.replace("enabled = true", "enabled = false");
+    let off = text
+        .replace("enabled = true", "enabled = false")
+        .replace("signing_seed = \"dev-own-signing-seed\"", "key_files = [\"own.pem\"]");
     assert!(read(&off).expect("it is right").auth.dev_issuer().is_none());
 }
 

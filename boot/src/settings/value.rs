@@ -8,8 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-/// The merchant that confirms itself; it has no address and no key.
-pub const BUILT_IN_MERCHANT: &str = "meed";
+pub use domain::redemption::BUILT_IN_MERCHANT;
 
 /// A text that must not stand in logs.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +35,14 @@ impl<'de> Deserialize<'de> for Secret {
         }
         Ok(Self(text))
     }
+}
+
+/// A text that must not stand in logs; an empty one is none.
+pub(super) fn secret_if_given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Secret>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok((!text.trim().is_empty()).then_some(Secret(text)))
 }
 
 fn within<'de, D: Deserializer<'de>>(
@@ -77,12 +84,23 @@ pub(super) fn quick_attempt<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     within(deserializer, 0..=300)
 }
 
+/// How long published messages are kept: as long as Kafka keeps events, so that both can be
+/// compared.
+pub(super) fn outbox_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    within(deserializer, 30..=3_650)
+}
+
 pub(super) fn clock_skew<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     within(deserializer, 0..=300)
 }
 
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = within(deserializer, 1..=10_000)?;
+    u32::try_from(number).map_err(D::Error::custom)
+}
+
+pub(super) fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = within(deserializer, 1..=10_000_000)?;
     u32::try_from(number).map_err(D::Error::custom)
 }
 
@@ -97,15 +115,24 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 /// An `http` or `https` address, without a slash at its end.
 pub(super) fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let url = String::deserialize(deserializer)?;
-    let host = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
-    if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains(' ')) {
+    if !is_http_url(&url) {
         return Err(D::Error::custom(format!(
             "{url:?} is not an http:// or https:// address"
         )));
     }
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn is_http_url(url: &str) -> bool {
+    url.strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(' '))
+}
+
+/// Memory of one hash in KiB, from what argon2 needs to a gibibyte.
+pub(super) fn hash_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = within(deserializer, 8..=1_048_576)?;
+    u32::try_from(number).map_err(D::Error::custom)
 }
 
 /// A table by merchant.

@@ -59,6 +59,41 @@ pub mod header {
     pub const DLQ_CLASS: &str = "meed-dlq-class";
     /// The reason it was refused for.
     pub const DLQ_REASON: &str = "meed-dlq-reason";
+    /// The dead letter's identity: the same each time the same message is refused at the same place.
+    pub const DLQ_ID: &str = "meed-dlq-id";
+    /// `true` on the dead letter of a message that had no value, which is not the same as an empty
+    /// one.
+    pub const DLQ_NO_VALUE: &str = "meed-dlq-no-value";
+    /// `true` on a dead letter that is not the whole message.
+    pub const DLQ_TRUNCATED: &str = "meed-dlq-truncated";
+    /// How many bytes the whole value has, when it was cut.
+    pub const DLQ_ORIGINAL_BYTES: &str = "meed-dlq-original-bytes";
+    /// The SHA-256 of the whole value, in hexadecimal, when it was cut.
+    pub const DLQ_SHA256: &str = "meed-dlq-sha256";
+    /// On a replay, and on the dead letter of a replay that was refused: the identity of the dead
+    /// letter that was replayed.
+    pub const REPLAY_OF: &str = "meed-replay-of";
+
+    /// Whether a header is one of these, and not the sender's.
+    pub fn is_ours(name: &str) -> bool {
+        [
+            REPLAY,
+            DLQ_TOPIC,
+            DLQ_PARTITION,
+            DLQ_OFFSET,
+            DLQ_TIMESTAMP,
+            DLQ_CLASS,
+            DLQ_REASON,
+            DLQ_ID,
+            DLQ_NO_VALUE,
+            DLQ_TRUNCATED,
+            DLQ_ORIGINAL_BYTES,
+            DLQ_SHA256,
+            REPLAY_OF,
+        ]
+        .iter()
+        .any(|ours| name.eq_ignore_ascii_case(ours))
+    }
 }
 
 /// A message as it came from Kafka.

@@ -3,9 +3,6 @@
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-/// How many customers the programme has.
-const CUSTOMERS: u32 = 3_000;
-
 /// The customers, most frequent first.
 pub(super) struct Customers {
     ids: Vec<String>,
@@ -15,11 +12,11 @@ pub(super) struct Customers {
 
 impl Customers {
     /// Names them and gives each a weight by Zipf's law with a flattened head.
-    pub(super) fn draw(rng: &mut ChaCha8Rng) -> Self {
+    pub(super) fn draw(rng: &mut ChaCha8Rng, count: u32) -> Self {
         let mut ids = Vec::new();
         let mut cumulative = Vec::new();
         let mut sum = 0.0;
-        for rank in 0..CUSTOMERS {
+        for rank in 0..count {
             // A player's number is a customer id like any other; the rest are opaque texts.
             ids.push(match rank {
                 700 => "kund-åäö-700".to_owned(),

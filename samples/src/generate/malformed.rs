@@ -5,7 +5,7 @@
 //! conflicts: the id of an earlier message with another body.
 
 use rand::RngExt as _;
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::body::quoted;
@@ -15,8 +15,6 @@ use super::{redemptions, valid};
 
 /// How often each fault occurs for each kind of message.
 const TIMES_EACH: usize = 4;
-/// Conflicts for each topic that can have them.
-const CONFLICTS: usize = 12;
 /// Ids of faulty messages start here, away from those of valid ones.
 const FIRST_NUMBER: usize = 50_000;
 
@@ -150,9 +148,25 @@ const REDEMPTION: [Fault; 21] = [
     Replaced("timestamp", "\"2999-01-01T00:00:00Z\""),
 ];
 
-/// Every fault of every kind but redemptions.
-pub(super) fn all(rng: &mut ChaCha8Rng, customers: &Customers) -> Vec<Draft> {
+/// Every fault of every kind but redemptions; or so many, drawn from them.
+pub(super) fn all(
+    rng: &mut ChaCha8Rng,
+    customers: &Customers,
+    wanted: Option<usize>,
+) -> Vec<Draft> {
     let mut workshop = Workshop::new(rng, customers);
+    every_fault(&mut workshop, customers);
+    if let Some(wanted) = wanted {
+        while workshop.drafts.len() < wanted {
+            every_fault(&mut workshop, customers);
+        }
+        workshop.drafts.shuffle(workshop.rng);
+        workshop.drafts.truncate(wanted);
+    }
+    workshop.drafts
+}
+
+fn every_fault(workshop: &mut Workshop<'_>, customers: &Customers) {
     workshop.breaking(&[&REWARD_EVENT, &HOTEL_STAY], |rng, customer, number| {
         // A currency says something only beside an amount, which a stay may lack.
         let mut stay = valid::hotel_stay(rng, customer, number);
@@ -177,7 +191,6 @@ pub(super) fn all(rng: &mut ChaCha8Rng, customers: &Customers) -> Vec<Draft> {
     let mut mebibyte = valid::dining(workshop.rng, &customers.ids()[0], FIRST_NUMBER - 1);
     mebibyte.damage = Damage::FilledTo(MEBIBYTE);
     workshop.drafts.push(mebibyte);
-    workshop.drafts
 }
 
 /// Every fault of a request to redeem.
@@ -262,7 +275,7 @@ fn field_path(draft: &Draft, field: &str) -> String {
 
 /// Messages that come after a valid one with the same id and say something else.
 /// They keep its key, so they reach the same partition after it.
-pub(super) fn conflicts(rng: &mut ChaCha8Rng, drafts: &[Draft]) -> Vec<Draft> {
+pub(super) fn conflicts(rng: &mut ChaCha8Rng, drafts: &[Draft], per_topic: usize) -> Vec<Draft> {
     let mut conflicts = Vec::new();
     for topic in [
         "reward-events",
@@ -276,7 +289,7 @@ pub(super) fn conflicts(rng: &mut ChaCha8Rng, drafts: &[Draft]) -> Vec<Draft> {
             .filter(|draft| draft.topic == topic && draft.has_identity())
             .filter(|draft| draft.damage == Damage::None)
             .collect();
-        for _ in 0..CONFLICTS {
+        for _ in 0..per_topic {
             let Some(first) = candidates.choose(rng) else {
                 break;
             };

@@ -23,10 +23,6 @@ use draft::Draft;
 /// The seed of the committed sample.
 pub const SEED: u64 = 20_260_314;
 
-/// Valid messages drawn for each kind, before duplicates and malformed ones.
-const MESSAGES_PER_KIND: usize = 2_700;
-/// One message in this many is sent again later.
-const DUPLICATE_ONE_IN: u32 = 12;
 /// One duplicate in this many is written differently and means the same.
 const RESPELLED_ONE_IN: u32 = 5;
 /// One message in this many arrives late and so out of order.
@@ -34,26 +30,79 @@ const LATE_ONE_IN: u32 = 10;
 /// How late a message may be, in milliseconds.
 const LATE_AT_MOST_MS: i64 = 45 * 60 * 1000;
 
-/// Makes the whole day.
-pub fn day(seed: u64) -> Vec<Delivery> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let customers = Customers::draw(&mut rng);
+/// What a day is like. The default is the committed sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Day {
+    /// Decides everything else.
+    pub seed: u64,
+    /// Valid messages drawn for each kind, before duplicates and malformed ones; about eight
+    /// times as many without redemptions. At least 4, at most 30,000.
+    pub messages_per_kind: usize,
+    /// How many customers the programme has; at least `messages_per_kind` and 24.
+    pub customers: u32,
+    /// Of so many messages (the second number) so many (the first) are sent again later.
+    pub duplicates: (u32, u32),
+    /// How many messages besides redemptions break their contract, drawn from all faults; `None` for every fault
+    /// four times.
+    pub malformed: Option<usize>,
+    /// For each topic, how many messages contradict an earlier one under its id.
+    pub conflicts: usize,
+    /// Whether requests to redeem follow the awards.
+    pub redemptions: bool,
+}
 
-    let mut drafts = valid::all(&mut rng, &customers);
+impl Default for Day {
+    fn default() -> Self {
+        Self {
+            seed: SEED,
+            messages_per_kind: 2_700,
+            customers: 3_000,
+            duplicates: (1, 12),
+            malformed: None,
+            conflicts: 12,
+            redemptions: true,
+        }
+    }
+}
+
+/// Makes the whole day as the committed sample has it, from another seed.
+pub fn day(seed: u64) -> Vec<Delivery> {
+    Day {
+        seed,
+        ..Day::default()
+    }
+    .make()
+}
+
+impl Day {
+    /// Makes the whole day.
+    pub fn make(&self) -> Vec<Delivery> {
+        make(self)
+    }
+}
+
+fn make(day: &Day) -> Vec<Delivery> {
+    let mut rng = ChaCha8Rng::seed_from_u64(day.seed);
+    let customers = Customers::draw(&mut rng, day.customers);
+
+    let mut drafts = valid::all(&mut rng, &customers, day.messages_per_kind);
     delay_some(&mut rng, &mut drafts);
-    let conflicts = malformed::conflicts(&mut rng, &drafts);
-    let duplicates = duplicates(&mut rng, &drafts);
-    drafts.extend(malformed::all(&mut rng, &customers));
+    let conflicts = malformed::conflicts(&mut rng, &drafts, day.conflicts);
+    let duplicates = duplicates(&mut rng, &drafts, day.duplicates);
+    drafts.extend(malformed::all(&mut rng, &customers, day.malformed));
     drafts.extend(conflicts);
     drafts.extend(duplicates);
     let mut deliveries = in_order_of_sending(&mut rng, drafts);
+    if !day.redemptions {
+        return deliveries;
+    }
 
     // Only the awards decide what may be redeemed, so they are added up first.
     let awarded = recompute(&deliveries).customers;
-    let mut requests = redemptions::all(&mut rng, &customers, &awarded);
+    let mut requests = redemptions::all(&mut rng, &customers, &awarded, day.messages_per_kind);
     delay_some(&mut rng, &mut requests);
-    let conflicts = malformed::conflicts(&mut rng, &requests);
-    let duplicates = self::duplicates(&mut rng, &requests);
+    let conflicts = malformed::conflicts(&mut rng, &requests, day.conflicts);
+    let duplicates = self::duplicates(&mut rng, &requests, day.duplicates);
     requests.extend(malformed::redemptions(&mut rng, &customers));
     requests.extend(conflicts);
     requests.extend(duplicates);
@@ -73,10 +122,10 @@ fn delay_some(rng: &mut ChaCha8Rng, drafts: &mut [Draft]) {
 
 /// Copies to be sent again. An order without an id is not among them: it is known
 /// only by its offset, so a second one would rightly be another order.
-fn duplicates(rng: &mut ChaCha8Rng, drafts: &[Draft]) -> Vec<Draft> {
+fn duplicates(rng: &mut ChaCha8Rng, drafts: &[Draft], (some, of): (u32, u32)) -> Vec<Draft> {
     let mut copies = Vec::new();
     for draft in drafts {
-        if draft.has_identity() && rng.random_ratio(1, DUPLICATE_ONE_IN) {
+        if draft.has_identity() && rng.random_ratio(some, of) {
             let mut copy = draft.clone();
             copy.sent_at_ms += rng.random_range(1..LATE_AT_MOST_MS * 2);
             copy.respelled = rng.random_ratio(1, RESPELLED_ONE_IN);
@@ -101,6 +150,32 @@ mod tests {
     use super::*;
     use crate::feed;
     use crate::recompute::{Recomputation, Verdict};
+
+    #[test]
+    fn a_day_can_be_of_another_size_and_worse() {
+        let day = Day {
+            seed: 7,
+            messages_per_kind: 100,
+            customers: 150,
+            duplicates: (6, 13),
+            malformed: Some(60),
+            conflicts: 2,
+            redemptions: false,
+        };
+        let made = day.make();
+        let totals = recompute(&made).totals;
+        let share = |name: &str| totals[name] * 100 / totals["deliveries"];
+        assert!((1_100..1_500).contains(&made.len()), "{}", made.len());
+        assert!((25..35).contains(&share("duplicates")), "{totals:?}");
+        assert!((3..8).contains(&share("deadLetters")), "{totals:?}");
+        assert!(
+            made.iter()
+                .all(|delivery| delivery.topic != "redeem-events")
+        );
+        assert!(made == day.make());
+        let other = Day { seed: 8, ..day };
+        assert!(made != other.make());
+    }
 
     #[test]
     fn the_committed_sample_is_what_the_seed_gives() {

@@ -10,7 +10,6 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::MESSAGES_PER_KIND;
 use super::body::Body;
 use super::customers::Customers;
 use super::draft::{DAY_MS, DAY_START_MS, Draft, written_timestamp};
@@ -37,12 +36,13 @@ pub(super) fn all(
     rng: &mut ChaCha8Rng,
     customers: &Customers,
     awarded: &BTreeMap<String, Standing>,
+    count: usize,
 ) -> Vec<Draft> {
     let mut merchants: Vec<&str> = REQUESTS_BY_MERCHANT
         .iter()
         .flat_map(|(merchant, requests)| std::iter::repeat_n(*merchant, *requests))
         .collect();
-    merchants.resize(MESSAGES_PER_KIND, "M1");
+    merchants.resize(count, "M1");
     merchants.shuffle(rng);
 
     let mut left: HashMap<&str, i64> = awarded
@@ -59,7 +59,7 @@ pub(super) fn all(
         .collect();
     for number in 0..HOPELESS_REQUESTS {
         let customer = customers.pick(rng).to_owned();
-        let number = MESSAGES_PER_KIND + number;
+        let number = count + number;
         drafts.push(request(rng, &customer, number, HOPELESS_POINTS, "M1"));
     }
     for draft in &mut drafts {

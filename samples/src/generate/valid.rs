@@ -4,7 +4,6 @@ use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::MESSAGES_PER_KIND;
 use super::body::{Body, quoted};
 use super::customers::Customers;
 use super::draft::{DAY_MS, DAY_START_MS, Damage, Draft, written_timestamp};
@@ -16,9 +15,9 @@ const EVENING_END_MS: i64 = DAY_START_MS + 22 * 3_600_000;
 const LARGEST_VALUE_BYTES: usize = 262_144;
 
 /// All valid messages but redemptions.
-pub(super) fn all(rng: &mut ChaCha8Rng, customers: &Customers) -> Vec<Draft> {
+pub(super) fn all(rng: &mut ChaCha8Rng, customers: &Customers, per_kind: usize) -> Vec<Draft> {
     let mut drafts = Vec::new();
-    for number in 0..MESSAGES_PER_KIND {
+    for number in 0..per_kind {
         let customer = customers.pick(rng).to_owned();
         drafts.push(hotel_stay(rng, &customer, number));
         let customer = customers.pick(rng).to_owned();
@@ -28,8 +27,8 @@ pub(super) fn all(rng: &mut ChaCha8Rng, customers: &Customers) -> Vec<Draft> {
         let customer = customers.pick(rng).to_owned();
         drafts.push(order(rng, &customer, number));
     }
-    completed_orders(rng, customers, &mut drafts);
-    users_and_players(rng, customers, &mut drafts);
+    completed_orders(rng, customers, per_kind, &mut drafts);
+    users_and_players(rng, customers, per_kind, &mut drafts);
     edges(rng, customers, &mut drafts);
     for draft in &mut drafts {
         decorate(rng, draft);
@@ -155,8 +154,13 @@ fn order_number(number: usize) -> String {
 }
 
 /// Completed orders: two thirds of the numbers of a version come over the other one too.
-fn completed_orders(rng: &mut ChaCha8Rng, customers: &Customers, drafts: &mut Vec<Draft>) {
-    for number in 0..MESSAGES_PER_KIND * 4 / 3 {
+fn completed_orders(
+    rng: &mut ChaCha8Rng,
+    customers: &Customers,
+    per_kind: usize,
+    drafts: &mut Vec<Draft>,
+) {
+    for number in 0..per_kind * 4 / 3 {
         let customer = customers.pick(rng).to_owned();
         let at = time_of_day(rng);
         if number % 4 != 0 {
@@ -185,14 +189,19 @@ pub(super) fn completed_order(
     Draft::new(topic, customer, body, sent).cloud_event(rng, &order)
 }
 
-fn users_and_players(rng: &mut ChaCha8Rng, customers: &Customers, drafts: &mut Vec<Draft>) {
+fn users_and_players(
+    rng: &mut ChaCha8Rng,
+    customers: &Customers,
+    per_kind: usize,
+    drafts: &mut Vec<Draft>,
+) {
     let mut ids = customers.ids().to_vec();
     ids.shuffle(rng);
-    for id in &ids[..MESSAGES_PER_KIND] {
+    for id in &ids[..per_kind] {
         drafts.push(user_created(rng, id));
     }
     ids.shuffle(rng);
-    let (registered, others) = ids[..MESSAGES_PER_KIND].split_at(MESSAGES_PER_KIND * 3 / 4);
+    let (registered, others) = ids[..per_kind].split_at(per_kind * 3 / 4);
     for id in registered {
         drafts.push(player(rng, id, "PLAYER_REGISTERED"));
     }
@@ -256,7 +265,11 @@ fn edges(rng: &mut ChaCha8Rng, customers: &Customers, drafts: &mut Vec<Draft>) {
     .into_iter()
     .enumerate()
     {
-        let mut draft = order(rng, &customers.ids()[2_000 + index], 900_000 + index * 25);
+        let mut draft = order(
+            rng,
+            &customers.ids()[customers.ids().len() * 2 / 3 + index],
+            900_000 + index * 25,
+        );
         draft.body.remove("currency");
         draft.body.set("amount", amount);
         if index == 6 {

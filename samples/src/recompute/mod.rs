@@ -143,6 +143,11 @@ impl Recomputation {
         verdict
     }
 
+    /// Kind and id of every event that has counted so far and has an id, in the order taken.
+    pub fn events(&self) -> &[(&'static str, String)] {
+        &self.expectation.events
+    }
+
     fn judge(&mut self, delivery: &Delivery) -> Result<Verdict, &'static str> {
         let message = message::read(delivery)?;
         let Some(message) = message else {

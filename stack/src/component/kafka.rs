@@ -1,4 +1,4 @@
-//! One broker that is its own controller.
+//! Brokers that are their own controllers: one, or a cluster on one machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::command;
 use crate::launch::{Farewell, Launch, Readiness};
 use crate::places;
+use crate::ports::numbered;
 use crate::provision::Kafka;
 use crate::template;
 
@@ -18,6 +19,13 @@ const LOGGING: &str = include_str!("../../../deploy/kafka/log4j2.properties");
 /// Sixteen bytes in the alphabet of Kafka's cluster ids.
 const CLUSTER_ID: &str = "b25lLWJyb2tlci1zdGFjaw";
 
+/// Of how many brokers at most each keeps a copy of everything.
+const MAX_COPIES: usize = 3;
+/// How long a broker may be silent before its place is taken, in milliseconds. One that was killed cannot come back
+/// before; several share this machine's processors and may wait for them.
+const SILENCE_ALONE_MS: u32 = 1_000;
+const SILENCE_MS: u32 = 3_000;
+
 /// The two ports of a broker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BrokerPorts {
@@ -25,11 +33,38 @@ pub(crate) struct BrokerPorts {
     pub(crate) controller: u16,
 }
 
-/// Writes the configuration into `dir` and, where there is none yet, formats the storage; returns the properties file.
-pub(crate) fn format(kafka: &Kafka, dir: &Path, ports: BrokerPorts) -> Result<PathBuf> {
+/// Writes the configuration of one of a cluster's brokers, counted from 1, into `dir` and, where there is none yet,
+/// formats the storage; returns the properties file.
+pub(crate) fn format(
+    kafka: &Kafka,
+    dir: &Path,
+    cluster: &[BrokerPorts],
+    number: u16,
+) -> Result<PathBuf> {
     places::create_dir(dir)?;
+    let ports = cluster
+        .get(usize::from(number) - 1)
+        .context("a broker beyond its cluster")?;
+    let voters = (1..).zip(cluster).map(|(id, ports): (u16, _)| {
+        let port = ports.controller;
+        format!("{id}@127.0.0.1:{port}")
+    });
+    let voters = voters.collect::<Vec<_>>().join(",");
+    let copies = cluster.len().min(MAX_COPIES);
+    // One of three may be away.
+    let in_sync = copies.max(2) - 1;
+    let silence = if cluster.len() == 1 {
+        SILENCE_ALONE_MS
+    } else {
+        SILENCE_MS
+    };
     let log_dir = dir.join("data");
     let text = template::expand(PROPERTIES, &|name| match name {
+        "NODE_ID" => Some(number.to_string()),
+        "VOTERS" => Some(voters.clone()),
+        "COPIES" => Some(copies.to_string()),
+        "IN_SYNC" => Some(in_sync.to_string()),
+        "SILENCE_MS" => Some(silence.to_string()),
         "CLIENTS_PORT" => Some(ports.clients.to_string()),
         "CONTROLLER_PORT" => Some(ports.controller.to_string()),
         "LOG_DIR" => Some(log_dir.to_str()?.to_owned()),
@@ -84,10 +119,17 @@ pub(crate) fn arguments(kafka: &Kafka, dir: &Path, properties: &Path) -> Vec<Str
     arguments
 }
 
-/// Prepares a broker and says how to start it.
-pub(crate) fn launch(kafka: &Kafka, data_dir: &Path, ports: BrokerPorts) -> Result<Launch> {
-    let dir = data_dir.join("kafka");
-    let properties = format(kafka, &dir, ports)?;
+/// Prepares one of a cluster's brokers, counted from 1, and says how to start it.
+pub(crate) fn launch(
+    kafka: &Kafka,
+    data_dir: &Path,
+    cluster: &[BrokerPorts],
+    number: u16,
+) -> Result<Launch> {
+    let name = numbered("kafka", number);
+    let dir = data_dir.join(&name);
+    let properties = format(kafka, &dir, cluster, number)?;
+    let ports = cluster[usize::from(number) - 1];
     let configuration = hex::encode(Sha256::digest(
         [
             fs::read(&properties)?,
@@ -96,13 +138,13 @@ pub(crate) fn launch(kafka: &Kafka, data_dir: &Path, ports: BrokerPorts) -> Resu
         .concat(),
     ));
     Ok(Launch {
-        name: "kafka".into(),
+        log: data_dir.join(format!("logs/{name}.log")),
+        name,
         layer: 1,
         program: kafka.java.clone(),
         args: arguments(kafka, &dir, &properties),
         env: Vec::new(),
         directory: dir,
-        log: data_dir.join("logs/kafka.log"),
         readiness: Readiness::Kafka(ports.clients),
         port: Some(ports.clients),
         account: None,

@@ -1,6 +1,7 @@
 //! How each component is configured and started.
 
 pub(crate) mod kafka;
+pub(crate) mod nginx;
 pub(crate) mod postgres;
 pub(crate) mod temporal;
 
@@ -13,14 +14,16 @@ use serde::Deserialize;
 pub enum Component {
     /// PostgreSQL, as process `postgres`.
     Postgres,
-    /// One broker, as process `kafka`.
+    /// One broker as process `kafka`, or several as `kafka`, `kafka-2` and so on.
     Kafka,
     /// Temporal on PostgreSQL with its Web UI, as processes `temporal` and `temporal-ui`.
     Temporal,
+    /// The plan's proxy, as process `nginx`; it runs when there are several of the service behind it.
+    Nginx,
 }
 
 impl Component {
-    /// All of them.
+    /// All that run without being asked for.
     pub const ALL: [Self; 3] = [Self::Postgres, Self::Kafka, Self::Temporal];
 
     /// The names of its processes.
@@ -29,6 +32,7 @@ impl Component {
             Self::Postgres => &["postgres"],
             Self::Kafka => &["kafka"],
             Self::Temporal => &["temporal", "temporal-ui"],
+            Self::Nginx => &["nginx"],
         }
     }
 }
@@ -41,7 +45,10 @@ impl std::str::FromStr for Component {
             "postgres" => Self::Postgres,
             "kafka" => Self::Kafka,
             "temporal" => Self::Temporal,
-            _ => bail!("there is no component `{name}`; there are postgres, kafka and temporal"),
+            "nginx" => Self::Nginx,
+            _ => bail!(
+                "there is no component `{name}`; there are postgres, kafka, temporal and nginx"
+            ),
         })
     }
 }

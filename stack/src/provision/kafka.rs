@@ -158,7 +158,7 @@ fn record_classes(kafka: &Kafka, dir: &Path, jars: &Path) -> Result<()> {
         clients: ports[0],
         controller: ports[1],
     };
-    let properties = broker::format(kafka, &dir.join("broker"), ports)?;
+    let properties = broker::format(kafka, &dir.join("broker"), &[ports], 1)?;
     let mut java = Command::new(&kafka.java);
     java.arg(format!(
         "-XX:ArchiveClassesAtExit={}",

@@ -5,6 +5,7 @@ mod kafka;
 mod postgres;
 mod temporal;
 
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Result, anyhow};
@@ -26,6 +27,8 @@ pub struct Provisioned {
     pub kafka: Option<Kafka>,
     /// Temporal's servers.
     pub temporal: Option<Temporal>,
+    /// The `nginx` program.
+    pub nginx: Option<PathBuf>,
 }
 
 /// Finds or makes what these components need, all at the same time.
@@ -53,6 +56,9 @@ pub fn provision(
     if wants(Component::Temporal) && temporal::is_missing(cache)? {
         needs.push(Need::Go);
     }
+    if wants(Component::Nginx) {
+        needs.push(Need::Nginx);
+    }
     toolchain::ensure(&needs, cache, progress)?;
 
     thread::scope(|scope| {
@@ -69,6 +75,7 @@ pub fn provision(
             postgres,
             kafka: joined(kafka)?,
             temporal: joined(temporal)?,
+            nginx: toolchain::find_nginx().filter(|_| wants(Component::Nginx)),
         })
     })
 }

@@ -223,7 +223,8 @@ async fn verify_names_who_was_tampered_with() {
         .into_iter()
         .flat_map(|check| check.examples)
         .collect();
-    assert_eq!(broken.len(), 2, "{broken:?}");
+    assert_eq!(broken.len(), 3, "{broken:?}");
     assert!(broken[0].contains("customer B"), "{broken:?}");
     assert!(broken[1].contains("e1"), "{broken:?}");
+    assert!(broken[2].contains("together they are 1"), "{broken:?}");
 }

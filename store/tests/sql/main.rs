@@ -6,7 +6,10 @@
 )]
 
 mod callbacks;
+mod chain;
 mod ledger;
+mod outbox;
+mod reconcile;
 mod redemptions;
 mod support;
 mod tiers;

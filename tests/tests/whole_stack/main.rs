@@ -1,7 +1,14 @@
 //! Tests on the whole stack: real Temporal, PostgreSQL and Kafka, started once for all of them.
 
 mod batch_flow;
+mod dead_letters;
 mod journeys;
+mod outages;
+mod outbox;
+mod reconcile;
 mod redeem_flow;
 mod refused_starts;
+mod rolling;
+mod rolling_load;
 mod tier_flow;
+mod verify_command;

@@ -155,7 +155,7 @@ impl Redeeming {
             counts.refused += 1;
             letters.push(record.dead_letter(&refusal));
         }
-        store::outbox::write(&mut transaction, &letters).await?;
+        store::dead_letters::write(&mut transaction, &letters).await?;
         store::ledger::commit(transaction, "intake").await?;
         Ok(counts)
     }
@@ -177,7 +177,7 @@ impl Redeeming {
                 let Ok(_turn) = starting.acquire().await else {
                     return;
                 };
-                if let Err(error) = flows.start_redeem(&redemption).await {
+                if let Err(error) = flows.start_redeem_once(&redemption).await {
                     let redeem_request_id = redemption.id.as_str();
                     tracing::info!(%error, redeem_request_id, "left to the starter");
                     // Not all of the others at once, when the server is away.

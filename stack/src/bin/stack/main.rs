@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stack::cache::Cache;
 use stack::{
     Component, Plan, Progress, Stack, StackBuilder, command, places, provision, toolchain,
@@ -43,6 +43,8 @@ enum Dev {
         /// Leave the demonstration out
         #[arg(long)]
         no_demo: bool,
+        #[command(flatten)]
+        extent: Extent,
     },
     /// End what `up` has started, and keep the data
     Down {
@@ -81,6 +83,11 @@ enum Dev {
         /// Its name as `status` shows it
         name: String,
     },
+    /// Ask a process to end (SIGTERM); `restart` starts it again
+    Stop {
+        /// Its name as `status` shows it
+        name: String,
+    },
     /// Stop a process (SIGSTOP) without ending it
     Pause {
         /// Its name as `status` shows it
@@ -96,6 +103,17 @@ enum Dev {
     Components(Components),
 }
 
+/// How many there are of what there may be several of; as many as there are already, or one.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct Extent {
+    /// Of how many brokers Kafka consists; fixed once it has data
+    #[arg(long, env = "MEED_BROKERS")]
+    brokers: Option<u16>,
+    /// How many of each service of which there may be several, behind nginx
+    #[arg(long, env = "MEED_REPLICAS")]
+    replicas: Option<u16>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Components {
     /// Fetch and build what is missing, and start nothing
@@ -105,6 +123,8 @@ enum Components {
         /// Return when they are up instead of staying
         #[arg(long)]
         detach: bool,
+        #[command(flatten)]
+        extent: Extent,
     },
     /// The same as `down`
     Down {
@@ -155,10 +175,15 @@ fn run() -> Result<ExitCode> {
     }
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match command {
-        Dev::Up { detach, no_demo } => up::up(
+        Dev::Up {
+            detach,
+            no_demo,
+            extent,
+        } => up::up(
             &plan,
             detach,
-            up::Extent::Everything {
+            extent,
+            up::Reach::Everything {
                 demonstration: !no_demo,
             },
         ),
@@ -172,6 +197,7 @@ fn run() -> Result<ExitCode> {
             lines,
         } => show::logs(&open(plan)?, name.as_deref(), follow, lines),
         Dev::Kill { name } => done(open(plan)?.kill(&name), &format!("{name} was killed")),
+        Dev::Stop { name } => done(open(plan)?.stop(&name), &format!("{name} has ended")),
         Dev::Restart { name } => {
             let stack = open(plan)?;
             stack.restart(&name)?;
@@ -180,9 +206,11 @@ fn run() -> Result<ExitCode> {
         }
         Dev::Pause { name } => done(open(plan)?.pause(&name), &format!("{name} is paused")),
         Dev::Resume { name } => done(open(plan)?.resume(&name), &format!("{name} goes on")),
-        Dev::Components(Components::Up { detach }) => up::up(&plan, detach, up::Extent::Components),
+        Dev::Components(Components::Up { detach, extent }) => {
+            up::up(&plan, detach, extent, up::Reach::Components)
+        }
         Dev::Components(Components::Provision) => {
-            provision(&Component::ALL, &Cache::open()?, &Progress::shown())?;
+            provision(&used_components(&plan), &Cache::open()?, &Progress::shown())?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -224,6 +252,12 @@ fn open(plan: Plan) -> Result<Stack> {
     builder(plan)?.open()
 }
 
+/// Everything that a stack of this plan may run.
+fn used_components(plan: &Plan) -> Vec<Component> {
+    let proxy = plan.proxy.as_ref().map(|_| Component::Nginx);
+    Component::ALL.into_iter().chain(proxy).collect()
+}
+
 /// Becomes a program of the repository, which sees the stack's variables.
 fn hand_over(plan: &Plan, name: &str, arguments: &ArgMatches) -> Result<ExitCode> {
     let spec = plan
@@ -232,6 +266,7 @@ fn hand_over(plan: &Plan, name: &str, arguments: &ArgMatches) -> Result<ExitCode
         .context("a command that is not there")?
         .clone();
     let stack = open(plan.clone())?;
+    ensure_needs(&spec.needs, &Cache::open()?, stack.progress())?;
     let program = in_repository(&plan.root, &spec.command[0]);
     if !program.exists() {
         build(plan, stack.progress())?;
@@ -269,10 +304,9 @@ fn build(plan: &Plan, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless the programs that building needs are there.
-fn ensure_needs(plan: &Plan, cache: &Cache, progress: &Progress) -> Result<()> {
-    let needs = plan
-        .needs
+/// Fails unless these programs are there.
+fn ensure_needs(needs: &[String], cache: &Cache, progress: &Progress) -> Result<()> {
+    let needs = needs
         .iter()
         .map(|need| toolchain::Need::named(need))
         .collect::<Result<Vec<_>>>()?;

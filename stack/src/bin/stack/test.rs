@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use stack::cache::Cache;
-use stack::{Component, Plan, Progress, Stack, TestStep, places, provision, toolchain};
+use stack::{Plan, Progress, Stack, TestStep, places, provision, toolchain};
 
-use crate::{ensure_needs, repository_command};
+use crate::{ensure_needs, repository_command, used_components};
 
 enum Outcome {
     Passed,
@@ -42,7 +42,7 @@ pub(crate) fn test(plan: &Plan, suite_name: &str) -> Result<ExitCode> {
         .collect();
     let progress = Progress::plain();
     let cache = Cache::open()?;
-    ensure_needs(plan, &cache, &progress)?;
+    ensure_needs(&plan.needs, &cache, &progress)?;
     let mut bench = Bench::new(plan, &cache, &progress, &suite.env)?;
     bench.begin_fetching(&steps);
 
@@ -145,9 +145,10 @@ impl<'a> Bench<'a> {
         if steps.iter().any(|step| step.components) {
             let (sender, receiver) = mpsc::channel();
             let (cache, progress) = (self.cache.clone(), self.progress.clone());
+            let components = used_components(self.plan);
             thread::spawn(move || {
                 sender
-                    .send(provision(&Component::ALL, &cache, &progress).map(|_| ()))
+                    .send(provision(&components, &cache, &progress).map(|_| ()))
                     .ok()
             });
             self.components = Some(receiver);

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use stack::cache::Cache;
 use stack::{Plan, Stack, Step, command, provision};
 
-use crate::{build, ensure_needs, open, repository_command};
+use crate::{Extent, build, builder, ensure_needs, open, repository_command};
 
 /// How much `up` brings up.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Extent {
+pub(crate) enum Reach {
     /// Components only.
     Components,
     /// Components, services, and the demonstration if it is wanted.
@@ -26,8 +26,15 @@ pub(crate) enum Extent {
 static STAYING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-pub(crate) fn up(plan: &Plan, detach: bool, extent: Extent) -> Result<ExitCode> {
-    let stack = open(plan.clone())?;
+pub(crate) fn up(plan: &Plan, detach: bool, extent: Extent, reach: Reach) -> Result<ExitCode> {
+    let mut builder = builder(plan.clone())?;
+    if let Some(brokers) = extent.brokers {
+        builder = builder.brokers(brokers);
+    }
+    if let Some(replicas) = extent.replicas {
+        builder = builder.replicas(replicas);
+    }
+    let stack = builder.open()?;
     let lock = stack
         .begin_change()
         .context("another `up` or `down` is at work on the same stack")?;
@@ -40,9 +47,9 @@ pub(crate) fn up(plan: &Plan, detach: bool, extent: Extent) -> Result<ExitCode> 
         }
     })?;
 
-    bring_up(plan, &stack, extent)?;
-    let demonstrated = match extent {
-        Extent::Everything {
+    bring_up(plan, &stack, reach)?;
+    let demonstrated = match reach {
+        Reach::Everything {
             demonstration: true,
         } => demonstrate(plan, &stack),
         _ => Ok(()),
@@ -52,7 +59,7 @@ pub(crate) fn up(plan: &Plan, detach: bool, extent: Extent) -> Result<ExitCode> 
             .progress()
             .say(&format!("\nthe demonstration failed: {error:#}"));
     }
-    print_closing(plan, &stack, extent)?;
+    print_closing(plan, &stack, reach)?;
     drop(lock);
 
     let code = if demonstrated.is_ok() {
@@ -78,12 +85,12 @@ pub(crate) fn up(plan: &Plan, detach: bool, extent: Extent) -> Result<ExitCode> 
     Ok(code)
 }
 
-fn bring_up(plan: &Plan, stack: &Stack, extent: Extent) -> Result<()> {
+fn bring_up(plan: &Plan, stack: &Stack, reach: Reach) -> Result<()> {
     let progress = stack.progress();
     let cache = Cache::open()?;
-    let with_services = matches!(extent, Extent::Everything { .. });
+    let with_services = matches!(reach, Reach::Everything { .. });
     if with_services {
-        ensure_needs(plan, &cache, progress)?;
+        ensure_needs(&plan.needs, &cache, progress)?;
     }
     // Fetching mostly waits for the network, so it is done beside the compiling.
     let provisioned = thread::scope(|scope| {
@@ -105,8 +112,8 @@ fn bring_up(plan: &Plan, stack: &Stack, extent: Extent) -> Result<()> {
         command::run(&task, &mut stack_command(plan, stack, step)?, None)?;
         task.done("");
     }
-    for service in &plan.services {
-        stack.start_planned(&service.name)?;
+    for service in stack.services() {
+        stack.start_planned(&service)?;
     }
     Ok(())
 }
@@ -137,10 +144,10 @@ fn demonstrate(plan: &Plan, stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-fn print_closing(plan: &Plan, stack: &Stack, extent: Extent) -> Result<()> {
+fn print_closing(plan: &Plan, stack: &Stack, reach: Reach) -> Result<()> {
     println!();
     let env = stack.env();
-    if matches!(extent, Extent::Components) {
+    if matches!(reach, Reach::Components) {
         for (name, value) in env {
             println!("{name}={value}");
         }

@@ -1,0 +1,78 @@
+//! Whether the session of one of Meed's own users goes on, asked for every request with a token of
+//! one, so that logging out and deactivating count at once and not when the token has run out.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use store::{PgPool, sessions};
+use uuid::Uuid;
+
+use crate::error::ApiError;
+
+/// How long a session that was seen open counts as open in this process. What another replica ends
+/// is refused here after this.
+const COUNTS_FOR: Duration = Duration::from_secs(5);
+/// How long the database is waited for.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
+/// How many sessions are remembered.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Sessions that were seen open a moment ago.
+#[derive(Debug, Default)]
+pub struct OpenSessions {
+    seen: Mutex<HashMap<Uuid, Instant>>,
+}
+
+impl OpenSessions {
+    /// Whether the session goes on and its user may. While the database is out of reach the token
+    /// alone counts, which is short-lived: nothing can be changed without the database, and what
+    /// can be read then is not to be refused.
+    ///
+    /// # Errors
+    /// What the database reports, unless it is out of reach.
+    pub async fn is_open(&self, pool: &PgPool, session: Uuid) -> Result<bool, ApiError> {
+        let now = Instant::now();
+        if self
+            .seen()
+            .get(&session)
+            .is_some_and(|at| now.duration_since(*at) < COUNTS_FOR)
+        {
+            return Ok(true);
+        }
+        let open = match tokio::time::timeout(ASK_WITHIN, sessions::is_open(pool, session)).await {
+            Ok(Ok(open)) => open,
+            Ok(Err(error)) if !error.is_retryable() => return Err(error.into()),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("whether a session goes on cannot be asked; its token counts alone");
+                return Ok(true);
+            }
+        };
+        let mut seen = self.seen();
+        if open {
+            if seen.len() >= REMEMBERED_MAX {
+                seen.retain(|_, at| now.duration_since(*at) < COUNTS_FOR);
+            }
+            if seen.len() < REMEMBERED_MAX {
+                seen.insert(session, now);
+            }
+        } else {
+            seen.remove(&session);
+        }
+        Ok(open)
+    }
+
+    /// Sessions that this process has ended do not count any more.
+    pub fn ended(&self, sessions: &[Uuid]) {
+        let mut seen = self.seen();
+        for session in sessions {
+            seen.remove(session);
+        }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Instant>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,161 @@
+//! What is told to the world: confirmed once, and kept until it is old.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use store::{relay, testing, verify};
+
+use crate::support::*;
+
+async fn broken(pool: &PgPool) -> Vec<(&'static str, String)> {
+    verify::verify(pool)
+        .await
+        .unwrap()
+        .into_iter()
+        .flat_map(|check| {
+            let property = check.property;
+            check.examples.into_iter().map(move |text| (property, text))
+        })
+        .collect()
+}
+
+async fn execute(pool: &PgPool, statement: &'static str) {
+    sqlx::raw_sql(statement).execute(pool).await.unwrap();
+}
+
+async fn left(pool: &PgPool) -> Vec<i64> {
+    sqlx::query_scalar("SELECT outbox_id FROM outbox ORDER BY 1")
+        .fetch_all(pool)
+        .await
+        .unwrap()
+}
+
+/// A ledger with two awards, a redemption that was settled and one that failed.
+async fn ledger() -> testing::TestDatabase {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    post(pool, &[stay("e1", "A", 5), stay("e2", "B", 1)]).await;
+    let ttl = Duration::from_secs(60);
+    for (id, asked) in [("R1", 100), ("R2", 100_000)] {
+        let request = request(id, "A", asked);
+        accept(pool, &request).await;
+        let id = request.redeem_request_id;
+        store::redemptions::reserve(pool, &id, ttl, true)
+            .await
+            .unwrap();
+        store::redemptions::begin_confirm(pool, &id).await.unwrap();
+        store::redemptions::settle(pool, &id, None, false)
+            .await
+            .unwrap();
+    }
+    assert_ledger_agrees(pool).await;
+    db
+}
+
+#[tokio::test]
+async fn a_confirmation_that_is_missing_doubled_or_wrong_is_named() {
+    let double = "INSERT INTO outbox (shard, topic, message_key, headers, body)
+                  SELECT shard, topic, message_key, headers, body FROM outbox";
+    for (statement, expected) in [
+        ("DELETE FROM outbox WHERE topic = 'reward-confirmed' AND message_key = 'B'", "customer B: 0 confirmations"),
+        ("DELETE FROM outbox WHERE topic = 'redeem-confirmed'", "R1 is SUCCESS: 0 answers"),
+        ("DELETE FROM outbox WHERE topic = 'loyalty.pointsAdded.v2'", "customer A: 0 messages"),
+        (double, "customer A: 2 confirmations"),
+        ("UPDATE outbox SET body = convert_to(replace(convert_from(body, 'UTF8'), '500', '501'), 'UTF8')
+          WHERE topic = 'reward-confirmed'", "was told of an award that is not in the ledger"),
+        ("UPDATE outbox SET body = convert_to(replace(convert_from(body, 'UTF8'), 'SUCCESS', 'FAILED'), 'UTF8')
+          WHERE topic = 'redeem-confirmed'", "R1 did not end as was told: FAILED"),
+    ] {
+        let db = ledger().await;
+        execute(&db.pool, statement).await;
+        let broken = broken(&db.pool).await;
+        assert!(
+            broken.iter().any(|(_, text)| text.contains(expected)),
+            "{statement}: {broken:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_tier_that_was_given_twice_is_named() {
+    let db = ledger().await;
+    execute(
+        &db.pool,
+        "INSERT INTO tier_orders (customer_id, closed_at, outcome, new_tier, upgraded_at)
+         SELECT 'A', now(), 'DONE', 'SILVER', now() FROM generate_series(1, 2);
+         UPDATE customers SET tier = 'SILVER', tier_version = 1 WHERE customer_id = 'A'",
+    )
+    .await;
+    let broken = broken(&db.pool).await;
+    for expected in [
+        "was given SILVER by orders 2, 3",
+        "2 upgrades, the tier has changed 1",
+        "gave SILVER to customer A: 0 messages",
+    ] {
+        assert!(
+            broken.iter().any(|(_, text)| text.contains(expected)),
+            "{expected}: {broken:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hold_without_its_redemption_and_an_account_below_zero_are_named() {
+    let db = ledger().await;
+    execute(
+        &db.pool,
+        "ALTER TABLE transfers DISABLE TRIGGER transfers_append_only;
+         UPDATE transfers SET held_after = -1 WHERE leg = 'hold';
+         DELETE FROM redemptions WHERE redeem_request_id = 'R1'",
+    )
+    .await;
+    let broken = broken(&db.pool).await;
+    for expected in ["held -1", "(hold of R1)"] {
+        assert!(
+            broken.iter().any(|(_, text)| text.contains(expected)),
+            "{expected}: {broken:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_what_was_published_long_ago_is_removed() {
+    let db = ledger().await;
+    let pool = &db.pool;
+    let all = left(pool).await;
+    let keep = Duration::from_hours(35 * 24);
+    assert!(all.len() >= 6, "{all:?}");
+    assert_eq!(
+        relay::prune(pool, keep, 2).await.unwrap(),
+        0,
+        "nothing is old"
+    );
+    // Everything was written long ago; the first was published yesterday, the second never, the
+    // rest long ago, but for the last, which is young altogether.
+    execute(
+        pool,
+        "UPDATE outbox SET created_at = now() - interval '40 days', published_at = now() - interval '36 days';
+         UPDATE outbox SET published_at = now() - interval '1 day' WHERE outbox_id = 1;
+         UPDATE outbox SET published_at = NULL WHERE outbox_id = 2;
+         UPDATE outbox SET created_at = now(), published_at = now()
+         WHERE outbox_id = (SELECT max(outbox_id) FROM outbox);
+         ALTER TABLE transfers DISABLE TRIGGER transfers_append_only;
+         UPDATE transfers SET posted_at = now() - interval '40 days';
+         UPDATE redemptions SET updated_at = now() - interval '40 days'",
+    )
+    .await;
+    let removed = relay::prune(pool, keep, 2).await.unwrap();
+    assert_eq!(removed, all.len() as u64 - 3);
+    assert_eq!(left(pool).await, [1, 2, *all.last().unwrap()]);
+    assert_eq!(
+        relay::prune(pool, keep, 2).await.unwrap(),
+        0,
+        "once is enough"
+    );
+    // What is gone is not missed, and what came after it would be.
+    assert_ledger_agrees(pool).await;
+    post(pool, &[stay("e3", "C", 1)]).await;
+    assert_ledger_agrees(pool).await;
+    execute(pool, "DELETE FROM outbox WHERE message_key = 'C'").await;
+    assert_eq!(broken(pool).await.len(), 2);
+}

@@ -1,0 +1,247 @@
+//! What Meed is built on goes away for a while and comes back, under a small steady load: nothing
+//! accepted is lost, and what cannot be accepted is refused in a way that a client can work with.
+//!
+//! Each outage lasts ten seconds, or a minute when `MEED_TEST_FULL` is 1.
+
+mod cut_off;
+mod paused;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use temporalio_client::{Client, NamespacedClient, tonic::IntoRequest};
+use temporalio_common::protos::temporal::api::workflowservice::v1::CountWorkflowExecutionsRequest;
+use tests::{
+    breakable::{Blow, breakable},
+    components::temporal_of,
+    steady::{Answer, Steady, redemption},
+    system::{System, unique},
+};
+
+fn outage() -> Duration {
+    let full = std::env::var("MEED_TEST_FULL").is_ok_and(|full| full == "1");
+    Duration::from_secs(if full { 60 } else { 10 })
+}
+
+/// Both processes live; the api and the worker say of themselves what these are.
+async fn assert_health(system: &System, api: &[(&str, bool)], worker: &[(&str, Value)]) {
+    let (live, status, ready) = system.health("api").await.expect("the api answers");
+    assert_eq!(live, 200);
+    for (part, is_there) in api {
+        assert_eq!(ready[part], json!(is_there), "{ready}");
+    }
+    let all_there = api.iter().all(|(_, is_there)| *is_there);
+    assert_eq!(status, if all_there { 200 } else { 503 }, "{ready}");
+    if worker.is_empty() {
+        return;
+    }
+    let (live, status, ready) = system.health("worker").await.expect("the worker answers");
+    assert_eq!(live, 200);
+    for (part, word) in worker {
+        assert_eq!(&ready[part], word, "{ready}");
+    }
+    let all_there = worker.iter().all(|(_, word)| word == "ready");
+    assert_eq!(status, if all_there { 200 } else { 503 }, "{ready}");
+}
+
+/// The worker says that this part of it is not ready.
+async fn worker_misses(system: &System, part: &str) -> bool {
+    let (_, _, ready) = system.health("worker").await.expect("the worker answers");
+    ready[part] == "not ready"
+}
+
+fn of<'a>(answers: &'a [Answer], what: &str) -> Vec<&'a Answer> {
+    answers
+        .iter()
+        .filter(|answer| answer.what == what)
+        .collect()
+}
+
+/// How many were answered with this status.
+fn with_status(answers: &[&Answer], status: u16) -> usize {
+    let with = answers.iter().filter(|a| a.status == Some(status));
+    with.count()
+}
+
+/// How many runs the flows with these ids have had, in all.
+async fn runs(client: &Client, ids: &[String]) -> i64 {
+    let list: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
+    let request = CountWorkflowExecutionsRequest {
+        namespace: client.namespace(),
+        query: format!("WorkflowId IN ({})", list.join(", ")),
+    };
+    let mut service = client.connection().workflow_service();
+    let counted = service.count_workflow_executions(request.into_request());
+    counted.await.expect("Temporal counts").into_inner().count
+}
+
+#[tokio::test]
+async fn while_kafka_is_down_redemptions_go_on_and_what_there_is_to_tell_waits() {
+    let system = breakable().await;
+    let load = Steady::begin(&system, outage()).await;
+    system.blow("kafka", Blow::Kill).await;
+    let began = Instant::now();
+    system
+        .until("the worker misses Kafka", async || {
+            worker_misses(&system, "kafka").await
+        })
+        .await;
+    tokio::time::sleep(outage()).await;
+    let there = json!("ready");
+    let worker = [
+        ("database", there.clone()),
+        ("temporal", there),
+        ("kafka", json!("not ready")),
+    ];
+    assert_health(&system, &[("database", true), ("temporal", true)], &worker).await;
+    let answers = load.answers_since(began);
+    assert!(answers.len() > 20, "{}", answers.len());
+    for answer in &answers {
+        assert_ne!(answer.status, Some(503), "{answer:?}");
+    }
+
+    system.blow("kafka", Blow::Restart).await;
+    system.blow("worker", Blow::Await).await;
+    load.end(&system).await;
+}
+
+#[tokio::test]
+async fn while_postgresql_hangs_and_is_down_clients_are_asked_to_come_again() {
+    let system = breakable().await;
+    let load = Steady::begin(&system, outage()).await;
+    for blow in [Blow::Pause, Blow::Kill] {
+        system.blow("postgres", blow).await;
+        let began = Instant::now();
+        tokio::time::sleep(outage()).await;
+        let (live, status, ready) = system.health("api").await.expect("the api answers");
+        assert_eq!((live, status), (200, 503), "{ready}");
+        assert_eq!(ready["database"], false, "{ready}");
+        assert!(worker_misses(&system, "database").await);
+        let answers = load.answers_since(began);
+        for what in [
+            "redeem",
+            "status",
+            "balance",
+            "acknowledgement",
+            "partner callback",
+        ] {
+            let answers = of(&answers, what);
+            assert!(
+                with_status(&answers, 503) > 0,
+                "{what}, {blow:?}: {answers:?}"
+            );
+        }
+    }
+    system.blow("postgres", Blow::Restart).await;
+    for name in ["temporal", "worker", "api"] {
+        system.blow(name, Blow::Await).await;
+    }
+    load.end(&system).await;
+}
+
+#[tokio::test]
+async fn while_temporal_is_down_redemptions_are_queued_and_started_later_once() {
+    let system = breakable().await;
+    let client = temporal_of(system.components).await;
+    let load = Steady::begin(&system, outage()).await;
+    // One that waits for its merchant will be taken back while its flow cannot be told.
+    let customer = system.customer_with(1).await;
+    let taken_back = unique("R");
+    let body = redemption(&taken_back, &customer, 10, "M6");
+    assert_eq!(system.redeem(&taken_back, &body).await.status(), 202);
+    let path = format!("/api/v1/redeem/{taken_back}");
+    system
+        .until("it waits for its merchant", async || {
+            system.get(&path).await.1["status"] == "AWAITING_CALLBACK"
+        })
+        .await;
+
+    system.blow("temporal", Blow::Kill).await;
+    let began = Instant::now();
+    let cancel = system.request("POST", &format!("{path}/cancel")).await;
+    let cancel = cancel.header("idempotency-key", unique("k")).send().await;
+    assert_eq!(cancel.expect("the api answers").status(), 202);
+    tokio::time::sleep(outage()).await;
+    let there = json!("ready");
+    let worker = [
+        ("database", there.clone()),
+        ("kafka", there),
+        ("temporal", json!("not ready")),
+    ];
+    assert_health(&system, &[("database", true), ("temporal", false)], &worker).await;
+    let answers = load.answers_since(began);
+    let ended = Instant::now();
+    let redeemed = of(&answers, "redeem");
+    assert!(!redeemed.is_empty());
+    let mut queued = Vec::new();
+    for answer in redeemed {
+        assert_eq!(answer.status, Some(202), "{answer:?}");
+        if answer.asked + answer.took < ended {
+            assert_eq!(answer.body["status"], "QUEUED", "{answer:?}");
+            queued.push(
+                answer.body["redeemRequestId"]
+                    .as_str()
+                    .expect("an id")
+                    .to_owned(),
+            );
+        }
+    }
+
+    system.blow("temporal", Blow::Restart).await;
+    for name in ["worker", "api"] {
+        system.blow(name, Blow::Await).await;
+    }
+    load.end(&system).await;
+    let view = system.ended(&taken_back).await;
+    assert_eq!(view["reason"], "CANCELLED", "{view}");
+    assert_eq!(system.available(&customer).await, Some(100));
+    let expected = i64::try_from(queued.len()).expect("few");
+    system
+        .until("each flow has had its run", async || {
+            runs(&client, &queued).await >= expected
+        })
+        .await;
+    assert_eq!(runs(&client, &queued).await, expected, "{queued:?}");
+}
+
+#[tokio::test]
+async fn while_the_worker_is_gone_redemptions_go_on_and_events_wait() {
+    let system = breakable().await;
+    let load = Steady::begin(&system, outage()).await;
+    system.blow("worker", Blow::Kill).await;
+    let began = Instant::now();
+    tokio::time::sleep(outage()).await;
+    assert_eq!(system.health("worker").await, None);
+    assert_health(&system, &[("database", true), ("temporal", true)], &[]).await;
+    let answers = load.answers_since(began);
+    assert!(answers.len() > 20, "{}", answers.len());
+    for answer in &answers {
+        assert_ne!(answer.status, Some(503), "{answer:?}");
+    }
+    system.blow("worker", Blow::Restart).await;
+    load.end(&system).await;
+}
+
+#[tokio::test]
+async fn while_the_merchants_are_down_redemptions_wait_for_them() {
+    let system = breakable().await;
+    let load = Steady::begin(&system, outage()).await;
+    system.blow("partners", Blow::Kill).await;
+    let began = Instant::now();
+    tokio::time::sleep(outage()).await;
+    // Nobody's else: the api goes on to take requests.
+    let there = json!("ready");
+    let worker = [
+        ("database", there.clone()),
+        ("kafka", there.clone()),
+        ("temporal", there),
+    ];
+    assert_health(&system, &[("database", true), ("temporal", true)], &worker).await;
+    let answers = load.answers_since(began);
+    assert!(answers.len() > 20, "{}", answers.len());
+    for answer in &answers {
+        assert_ne!(answer.status, Some(503), "{answer:?}");
+    }
+    system.blow("partners", Blow::Restart).await;
+    load.end(&system).await;
+}
