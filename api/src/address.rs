@@ -58,19 +58,32 @@ mod tests {
         for line in forwarded {
             headers.append(FORWARDED_FOR, line.parse().expect("a header"));
         }
-        let trusted: Vec<IpNet> = trusted.iter().map(|n| n.parse().expect("a network")).collect();
+        let trusted: Vec<IpNet> = trusted
+            .iter()
+            .map(|n| n.parse().expect("a network"))
+            .collect();
         through(peer.parse().expect("an address"), &headers, &trusted).to_string()
     }
 
     #[test]
     fn only_proxies_that_are_trusted_are_believed() {
         let proxies = ["10.0.0.0/8", "fd00::/8"];
-        assert_eq!(client("192.0.2.1", &["198.51.100.1"], &proxies), "192.0.2.1");
+        assert_eq!(
+            client("192.0.2.1", &["198.51.100.1"], &proxies),
+            "192.0.2.1"
+        );
         assert_eq!(client("192.0.2.1", &["198.51.100.1"], &[]), "192.0.2.1");
-        assert_eq!(client("10.0.0.1", &["198.51.100.1"], &proxies), "198.51.100.1");
+        assert_eq!(
+            client("10.0.0.1", &["198.51.100.1"], &proxies),
+            "198.51.100.1"
+        );
         assert_eq!(client("10.0.0.1", &[], &proxies), "10.0.0.1");
         assert_eq!(
-            client("10.0.0.1", &["203.0.113.9, 198.51.100.1, 10.0.0.2"], &proxies),
+            client(
+                "10.0.0.1",
+                &["203.0.113.9, 198.51.100.1, 10.0.0.2"],
+                &proxies
+            ),
             "198.51.100.1",
             "what stands before it is made up"
         );
@@ -78,7 +91,13 @@ mod tests {
             client("fd00::1", &["203.0.113.9", "[2001:db8::1]:443"], &proxies),
             "2001:db8::1"
         );
-        assert_eq!(client("10.0.0.1", &["198.51.100.1, nonsense"], &proxies), "10.0.0.1");
-        assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.1"], &proxies), "198.51.100.1");
+        assert_eq!(
+            client("10.0.0.1", &["198.51.100.1, nonsense"], &proxies),
+            "10.0.0.1"
+        );
+        assert_eq!(
+            client("::ffff:10.0.0.1", &["198.51.100.1"], &proxies),
+            "198.51.100.1"
+        );
     }
 }

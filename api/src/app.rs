@@ -9,8 +9,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use store::PgPool;
 
 use crate::{
-    cache::Cache,
     auth::{Authenticator, dev::DevIssuer, own::OwnIssuer},
+    cache::Cache,
     error::{ApiError, Thing},
     flows::Flows,
     idempotency::UnderWay,

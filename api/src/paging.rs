@@ -92,10 +92,22 @@ mod tests {
     fn a_cursor_leads_back_to_its_place_in_its_list_only() {
         let number = |text: &str| text.parse::<i64>().ok();
         let made = cursor("transactions/C1", "42");
-        assert!(matches!(place("transactions/C1", Some(&made), number), Ok(Some(42))));
+        assert!(matches!(
+            place("transactions/C1", Some(&made), number),
+            Ok(Some(42))
+        ));
         assert!(matches!(place("transactions/C1", None, number), Ok(None)));
-        for wrong in ["", "!", &made[1..], &"A".repeat(600), &cursor("transactions/C1", "x")] {
-            assert!(place("transactions/C1", Some(wrong), number).is_err(), "{wrong}");
+        for wrong in [
+            "",
+            "!",
+            &made[1..],
+            &"A".repeat(600),
+            &cursor("transactions/C1", "x"),
+        ] {
+            assert!(
+                place("transactions/C1", Some(wrong), number).is_err(),
+                "{wrong}"
+            );
         }
         assert!(place("transactions/C2", Some(&made), number).is_err());
     }

@@ -44,12 +44,7 @@ fn name(parts: &[&str]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn bucket(
-    settings: &ThrottleSettings,
-    kind: &'static str,
-    name: [u8; 32],
-    holds: u32,
-) -> Bucket {
+fn bucket(settings: &ThrottleSettings, kind: &'static str, name: [u8; 32], holds: u32) -> Bucket {
     Bucket {
         kind,
         name,

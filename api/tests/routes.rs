@@ -284,8 +284,8 @@ async fn a_redemption_is_accepted_and_shown() {
     assert_eq!(
         rewards.body["breakdown"],
         json!([
-            { "reason": "HOTEL_STAY", "points": 1000, "transfers": 1 },
-            { "reason": "REDEMPTION", "points": -250, "transfers": 1 }
+            { "source": "redeem", "reason": "REDEMPTION", "points": -250, "transfers": 1 },
+            { "source": "reward-event", "reason": "HOTEL_STAY", "points": 1000, "transfers": 1 }
         ])
     );
     let audit = "SELECT count(*) FROM audit_records WHERE action = 'redeem.request'
@@ -733,7 +733,7 @@ async fn balances_of_ranges_and_past_instants() {
         (StatusCode::NOT_FOUND, "CUSTOMER_NOT_FOUND")
     );
     api.database.pool.close().await;
-    let away = api.get("/api/v1/rewards/C1").await;
+    let away = api.get("/api/v1/rewards/C1?from=2020-01-01").await;
     assert_eq!(
         (away.status, away.code()),
         (StatusCode::SERVICE_UNAVAILABLE, "LEDGER_UNAVAILABLE")

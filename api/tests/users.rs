@@ -15,7 +15,8 @@ const PASSWORD: &str = "correct horse battery";
 
 async fn register(api: &Api, key: &str, body: &Value) -> Answer {
     let path = "/api/v1/auth/register";
-    api.send(post(path, &[("idempotency-key", key)], body)).await
+    api.send(post(path, &[("idempotency-key", key)], body))
+        .await
 }
 
 async fn player(api: &Api, name: &str) -> String {
@@ -27,7 +28,8 @@ async fn player(api: &Api, name: &str) -> String {
 
 async fn login_from(api: &Api, address: &str, name: &str, password: &str) -> Answer {
     let body = json!({ "username": name, "password": password });
-    api.send_from(address, post("/api/v1/auth/login", &[], &body)).await
+    api.send_from(address, post("/api/v1/auth/login", &[], &body))
+        .await
 }
 
 async fn login(api: &Api, name: &str) -> Answer {
@@ -43,14 +45,21 @@ async fn refresh(api: &Api, token: &str) -> Answer {
 
 /// The status of a read with the token: 404 when it counts, as the account is not open yet.
 async fn reads(api: &Api, user: &str, token: &str) -> StatusCode {
-    api.send(get(&format!("/api/v1/rewards/{user}"), token)).await.status
+    api.send(get(&format!("/api/v1/rewards/{user}"), token))
+        .await
+        .status
 }
 
 async fn admin(api: &Api) -> (Uuid, String) {
     let user_id = Uuid::new_v4();
     let name = format!("admin-{}", user_id.simple());
     let username = domain::Username::new(&name).expect("a name");
-    let password_hash = api.app.passwords.hash(PASSWORD.to_owned()).await.expect("a hash");
+    let password_hash = api
+        .app
+        .passwords
+        .hash(PASSWORD.to_owned())
+        .await
+        .expect("a hash");
     let mut conn = api.database.pool.acquire().await.expect("a connection");
     let new = NewUser {
         user_id,
@@ -58,14 +67,21 @@ async fn admin(api: &Api) -> (Uuid, String) {
         password_hash: &password_hash,
         role: "admin",
     };
-    assert!(store::users::register(&mut conn, &new).await.expect("registered"));
+    assert!(
+        store::users::register(&mut conn, &new)
+            .await
+            .expect("registered")
+    );
     let token = login(api, &name).await.text("accessToken");
     (user_id, token)
 }
 
 async fn deactivate(api: &Api, token: &str, user: &str) -> Answer {
     let bearer = format!("Bearer {token}");
-    let headers = [("authorization", bearer.as_str()), ("idempotency-key", user)];
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("idempotency-key", user),
+    ];
     let path = format!("/api/v1/users/{user}/deactivate");
     api.send(post(&path, &headers, &json!({}))).await
 }
@@ -90,7 +106,10 @@ async fn registering_tells_players_once_and_writes_an_audit_record() {
             .expect("one message");
     assert_eq!((topic.as_str(), key.as_slice()), ("players", id.as_bytes()));
     let message: Value = serde_json::from_slice(&message).expect("JSON");
-    assert_eq!(message, json!({ "eventType": "PLAYER_REGISTERED", "user_id": id }));
+    assert_eq!(
+        message,
+        json!({ "eventType": "PLAYER_REGISTERED", "user_id": id })
+    );
     let audits = "SELECT count(*) FROM audit_records a JOIN users u ON a.subject = u.user_id::text
                   WHERE a.action = 'user.register' AND a.address = '192.0.2.1'
                     AND a.actor = 'http://127.0.0.1:21000 ' || u.user_id";
@@ -100,10 +119,16 @@ async fn registering_tells_players_once_and_writes_an_audit_record() {
     assert_eq!((again.status, &again.body), (first.status, &first.body));
     assert_eq!(again.headers["idempotent-replayed"], "true");
     let other = json!({ "username": "anna@example.org", "password": "another long password" });
-    assert_eq!(register(&api, "k1", &other).await.code(), "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(
+        register(&api, "k1", &other).await.code(),
+        "IDEMPOTENCY_KEY_REUSED"
+    );
     let taken = json!({ "username": "ANNA@example.org", "password": PASSWORD });
     let taken = register(&api, "k2", &taken).await;
-    assert_eq!((taken.status, taken.code()), (StatusCode::CONFLICT, "USERNAME_TAKEN"));
+    assert_eq!(
+        (taken.status, taken.code()),
+        (StatusCode::CONFLICT, "USERNAME_TAKEN")
+    );
     assert_eq!(api.count("SELECT count(*) FROM users").await, 1);
     assert_eq!(api.count("SELECT count(*) FROM outbox").await, 1);
 
@@ -124,16 +149,29 @@ async fn names_passwords_and_members_that_may_not_be_are_refused() {
     ] {
         let body = json!({ "username": name, "password": password });
         let answer = register(&api, "k", &body).await;
-        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{name} {password}");
+        assert_eq!(
+            answer.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{name} {password}"
+        );
         assert_eq!(answer.code(), "CREDENTIALS_NOT_ALLOWED");
-        assert!(!answer.body.to_string().contains(password), "{}", answer.body);
+        assert!(
+            !answer.body.to_string().contains(password),
+            "{}",
+            answer.body
+        );
     }
     let body = json!({ "username": "anna", "password": PASSWORD, "role": "admin" });
     let answer = register(&api, "k", &body).await;
-    assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "INVALID_BODY"));
+    assert_eq!(
+        (answer.status, answer.code()),
+        (StatusCode::BAD_REQUEST, "INVALID_BODY")
+    );
     for path in ["login", "refresh", "logout"] {
         let body = json!({ "username": "a", "password": "b", "refreshToken": "c", "x": 1 });
-        let answer = api.send(post(&format!("/api/v1/auth/{path}"), &[], &body)).await;
+        let answer = api
+            .send(post(&format!("/api/v1/auth/{path}"), &[], &body))
+            .await;
         assert_eq!(answer.code(), "INVALID_BODY", "{path}");
     }
     assert_eq!(api.count("SELECT count(*) FROM users").await, 0);
@@ -160,7 +198,10 @@ async fn passwords_and_tokens_are_stored_as_hashes_only() {
             .fetch_one(&api.database.pool)
             .await
             .expect("text");
-        assert!(!text.contains(PASSWORD) && !text.contains(&refresh_token), "{table}");
+        assert!(
+            !text.contains(PASSWORD) && !text.contains(&refresh_token),
+            "{table}"
+        );
         assert!(!text.contains(&tokens.text("accessToken")), "{table}");
     }
     // The kept hash of the body is not one that can be computed by guessing passwords.
@@ -187,9 +228,14 @@ async fn a_login_gives_tokens_that_reach_ones_own_data() {
     let claims = claims(&access);
     assert_eq!(claims["sub"], anna.as_str());
     assert_eq!(claims["aud"], "meed");
-    assert_eq!(claims["exp"].as_i64(), claims["iat"].as_i64().map(|at| at + 900));
+    assert_eq!(
+        claims["exp"].as_i64(),
+        claims["iat"].as_i64().map(|at| at + 900)
+    );
     assert_eq!(reads(&api, &anna, &access).await, StatusCode::NOT_FOUND);
-    let other = api.send(get(&format!("/api/v1/rewards/{bert}"), &access)).await;
+    let other = api
+        .send(get(&format!("/api/v1/rewards/{bert}"), &access))
+        .await;
     assert_eq!(other.code(), "CUSTOMER_NOT_ALLOWED");
     let logins = "SELECT count(*) FROM audit_records WHERE action = 'auth.login'";
     assert_eq!(api.count(logins).await, 1);
@@ -235,7 +281,11 @@ async fn guessing_is_slowed_down_on_every_replica_and_locks_nobody_out() {
         let answer = login_from(replica, "198.51.100.1", "anna", PASSWORD).await;
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(answer.code(), "TOO_MANY_ATTEMPTS");
-        let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        let wait: u64 = answer.headers["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!((3_000..=3_600).contains(&wait), "{wait}");
     }
     // From many addresses at once: the account's own bucket.
@@ -279,7 +329,14 @@ async fn guesses_at_once_are_no_way_around_and_right_ones_cost_nothing() {
 #[tokio::test]
 async fn addresses_are_limited_and_proxies_believed_only_when_configured() {
     let proxy = ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.0/8\"]");
-    let api = Api::new(&[proxy, ("registrations_per_address = 20", "registrations_per_address = 2")]).await;
+    let api = Api::new(&[
+        proxy,
+        (
+            "registrations_per_address = 20",
+            "registrations_per_address = 2",
+        ),
+    ])
+    .await;
     let via = |key: &str, forwarded: &str| {
         let body = json!({ "username": format!("user-{key}"), "password": PASSWORD });
         let headers = [("idempotency-key", key), ("x-forwarded-for", forwarded)];
@@ -316,9 +373,16 @@ async fn a_refresh_token_is_used_once_and_a_second_use_ends_the_family() {
 
     // The first one was used, and so was its successor: somebody has a copy.
     let reused = refresh(&api, &first).await;
-    assert_eq!((reused.status, reused.code()), (StatusCode::UNAUTHORIZED, "INVALID_REFRESH_TOKEN"));
+    assert_eq!(
+        (reused.status, reused.code()),
+        (StatusCode::UNAUTHORIZED, "INVALID_REFRESH_TOKEN")
+    );
     let fourth = refresh(&api, &third).await;
-    assert_eq!(fourth.code(), "INVALID_REFRESH_TOKEN", "the family has ended");
+    assert_eq!(
+        fourth.code(),
+        "INVALID_REFRESH_TOKEN",
+        "the family has ended"
+    );
     assert_eq!(reads(&api, &anna, &access).await, StatusCode::UNAUTHORIZED);
     let audits = "SELECT count(*) FROM audit_records WHERE action = 'auth.refresh-reused'";
     assert_eq!(api.count(audits).await, 1);
@@ -352,7 +416,10 @@ async fn the_same_refresh_token_at_once_has_one_successor() {
         .await
         .expect("time goes by");
     assert_eq!(refresh(&api, &first).await.code(), "INVALID_REFRESH_TOKEN");
-    assert_eq!(refresh(&api, &successors[0]).await.code(), "INVALID_REFRESH_TOKEN");
+    assert_eq!(
+        refresh(&api, &successors[0]).await.code(),
+        "INVALID_REFRESH_TOKEN"
+    );
 }
 
 #[tokio::test]
@@ -362,7 +429,10 @@ async fn without_a_grace_the_second_use_ends_the_family_at_once() {
     let first = login(&api, "anna").await.text("refreshToken");
     let second = refresh(&api, &first).await.text("refreshToken");
     assert_eq!(refresh(&api, &first).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(refresh(&api, &second).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        refresh(&api, &second).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
@@ -374,10 +444,20 @@ async fn times_end_refresh_tokens_and_sessions() {
         "UPDATE user_sessions SET expires_at = clock_timestamp()",
     ] {
         let token = login(&api, "anna").await.text("refreshToken");
-        sqlx::query(update).execute(&api.database.pool).await.expect("time goes by");
-        assert_eq!(refresh(&api, &token).await.code(), "INVALID_REFRESH_TOKEN", "{update}");
+        sqlx::query(update)
+            .execute(&api.database.pool)
+            .await
+            .expect("time goes by");
+        assert_eq!(
+            refresh(&api, &token).await.code(),
+            "INVALID_REFRESH_TOKEN",
+            "{update}"
+        );
     }
-    assert_eq!(refresh(&api, "made up").await.code(), "INVALID_REFRESH_TOKEN");
+    assert_eq!(
+        refresh(&api, "made up").await.code(),
+        "INVALID_REFRESH_TOKEN"
+    );
 }
 
 #[tokio::test]
@@ -387,25 +467,48 @@ async fn logging_out_ends_the_session() {
     let tokens = login(&api, "anna").await;
     let (access, token) = (tokens.text("accessToken"), tokens.text("refreshToken"));
     assert_eq!(reads(&api, &anna, &access).await, StatusCode::NOT_FOUND);
-    let logout = || post("/api/v1/auth/logout", &[], &json!({ "refreshToken": token }));
+    let logout = || {
+        post(
+            "/api/v1/auth/logout",
+            &[],
+            &json!({ "refreshToken": token }),
+        )
+    };
     assert_eq!(api.send(logout()).await.status, StatusCode::NO_CONTENT);
     assert_eq!(reads(&api, &anna, &access).await, StatusCode::UNAUTHORIZED);
     assert_eq!(refresh(&api, &token).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(api.send(logout()).await.status, StatusCode::NO_CONTENT, "nothing to end");
+    assert_eq!(
+        api.send(logout()).await.status,
+        StatusCode::NO_CONTENT,
+        "nothing to end"
+    );
     let audits = "SELECT count(*) FROM audit_records WHERE action = 'auth.logout'";
     assert_eq!(api.count(audits).await, 1);
 }
 
 #[tokio::test]
 async fn a_page_keeps_its_token_in_a_cookie() {
-    let api = Api::new(&[("cookie_origins = []", "cookie_origins = [\"https://shop.example\"]")]).await;
+    let api = Api::new(&[(
+        "cookie_origins = []",
+        "cookie_origins = [\"https://shop.example\"]",
+    )])
+    .await;
     player(&api, "anna").await;
     let body = json!({ "username": "anna", "password": PASSWORD, "tokenDelivery": "cookie" });
     let answer = api.send(post("/api/v1/auth/login", &[], &body)).await;
     assert!(answer.body.get("refreshToken").is_none(), "{}", answer.body);
     let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
-    for attribute in ["HttpOnly", "Secure", "SameSite=Strict", "Path=/api/v1/auth", "Max-Age=604800"] {
-        assert!(set.split("; ").any(|part| part == attribute), "{attribute} in {set}");
+    for attribute in [
+        "HttpOnly",
+        "Secure",
+        "SameSite=Strict",
+        "Path=/api/v1/auth",
+        "Max-Age=604800",
+    ] {
+        assert!(
+            set.split("; ").any(|part| part == attribute),
+            "{attribute} in {set}"
+        );
     }
     let mut cookie = set.split(';').next().unwrap().to_owned();
     let send = |path: &str, cookie: &str, extra: &[(&str, &str)]| {
@@ -427,7 +530,8 @@ async fn a_page_keeps_its_token_in_a_cookie() {
         assert_eq!(api.send(login).await.code(), "ORIGIN_NOT_ALLOWED");
     }
     let mut form = send("refresh", &cookie, &[]);
-    form.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+    form.headers_mut()
+        .insert("content-type", "text/plain".parse().unwrap());
     assert_eq!(api.send(form).await.code(), "UNSUPPORTED_MEDIA_TYPE");
     for here in [
         ("origin", "http://127.0.0.1:21000"),
@@ -441,7 +545,12 @@ async fn a_page_keeps_its_token_in_a_cookie() {
         cookie = set.split(';').next().unwrap().to_owned();
     }
     let out = api.send(send("logout", &cookie, &[])).await;
-    assert!(out.headers["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    assert!(
+        out.headers["set-cookie"]
+            .to_str()
+            .unwrap()
+            .contains("Max-Age=0")
+    );
     let after = api.send(send("refresh", &cookie, &[])).await;
     assert_eq!(after.code(), "INVALID_REFRESH_TOKEN");
 }
@@ -460,17 +569,34 @@ async fn an_admin_registers_staff_and_nobody_else_does() {
     };
     let outbox = api.count("SELECT count(*) FROM outbox").await;
     let refused = api.send(staff(&anna)).await;
-    assert_eq!((refused.status, refused.code()), (StatusCode::FORBIDDEN, "INSUFFICIENT_ROLE"));
-    let nobody = post("/api/v1/auth/register-staff", &[("idempotency-key", "k")], &body);
+    assert_eq!(
+        (refused.status, refused.code()),
+        (StatusCode::FORBIDDEN, "INSUFFICIENT_ROLE")
+    );
+    let nobody = post(
+        "/api/v1/auth/register-staff",
+        &[("idempotency-key", "k")],
+        &body,
+    );
     assert_eq!(api.send(nobody).await.code(), "UNAUTHENTICATED");
     let done = api.send(staff(&admin)).await;
-    assert_eq!((done.status, done.text("role").as_str()), (StatusCode::CREATED, "staff"));
-    assert_eq!(api.send(staff(&admin)).await.headers["idempotent-replayed"], "true");
+    assert_eq!(
+        (done.status, done.text("role").as_str()),
+        (StatusCode::CREATED, "staff")
+    );
+    assert_eq!(
+        api.send(staff(&admin)).await.headers["idempotent-replayed"],
+        "true"
+    );
     let sue = login(&api, "sue").await;
     assert_eq!(sue.body["roles"], json!(["staff"]));
     let refused = api.send(staff(&sue.text("accessToken"))).await;
     assert_eq!(refused.code(), "INSUFFICIENT_ROLE");
-    assert_eq!(api.count("SELECT count(*) FROM outbox").await, outbox, "staff has no account");
+    assert_eq!(
+        api.count("SELECT count(*) FROM outbox").await,
+        outbox,
+        "staff has no account"
+    );
 }
 
 #[tokio::test]
@@ -482,33 +608,61 @@ async fn deactivated_users_are_refused_at_once() {
     let tokens = login(&api, "anna").await;
     let access = tokens.text("accessToken");
     assert_eq!(reads(&api, &anna, &access).await, StatusCode::NOT_FOUND);
-    assert_eq!(deactivate(&api, &access, &anna).await.code(), "INSUFFICIENT_ROLE");
+    assert_eq!(
+        deactivate(&api, &access, &anna).await.code(),
+        "INSUFFICIENT_ROLE"
+    );
 
     let done = deactivate(&api, &admin, &anna).await;
-    assert_eq!((done.status, done.text("userId")), (StatusCode::OK, anna.clone()));
+    assert_eq!(
+        (done.status, done.text("userId")),
+        (StatusCode::OK, anna.clone())
+    );
     assert_eq!(reads(&api, &anna, &access).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(reads(&other, &anna, &access).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(refresh(&api, &tokens.text("refreshToken")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        reads(&other, &anna, &access).await,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        refresh(&api, &tokens.text("refreshToken")).await.status,
+        StatusCode::UNAUTHORIZED
+    );
     let login = login_from(&api, "192.0.2.1", "anna", PASSWORD).await;
-    assert_eq!((login.status, login.code()), (StatusCode::FORBIDDEN, "USER_DEACTIVATED"));
+    assert_eq!(
+        (login.status, login.code()),
+        (StatusCode::FORBIDDEN, "USER_DEACTIVATED")
+    );
     let wrong = login_from(&api, "192.0.2.1", "anna", "wrong").await;
-    assert_eq!(wrong.code(), "INVALID_CREDENTIALS", "told only to who knows the password");
+    assert_eq!(
+        wrong.code(),
+        "INVALID_CREDENTIALS",
+        "told only to who knows the password"
+    );
     assert_eq!(deactivate(&api, &admin, &anna).await.body, done.body);
     let audits = "SELECT count(*) FROM audit_records WHERE action = 'user.deactivate'";
     assert_eq!(api.count(audits).await, 1);
 
     let nobody = Uuid::new_v4().to_string();
-    assert_eq!(deactivate(&api, &admin, &nobody).await.code(), "USER_NOT_FOUND");
+    assert_eq!(
+        deactivate(&api, &admin, &nobody).await.code(),
+        "USER_NOT_FOUND"
+    );
     assert_eq!(deactivate(&api, &admin, "x").await.code(), "USER_NOT_FOUND");
     let last = deactivate(&api, &admin, &admin_id.to_string()).await;
-    assert_eq!((last.status, last.code()), (StatusCode::CONFLICT, "LAST_ADMIN"));
+    assert_eq!(
+        (last.status, last.code()),
+        (StatusCode::CONFLICT, "LAST_ADMIN")
+    );
 }
 
 #[tokio::test]
 async fn hashes_follow_the_configured_costs() {
     let api = Api::new(&[]).await;
     player(&api, "anna").await;
-    let dearer = Api::on(Arc::clone(&api.database), &[("parallelism = 1", "parallelism = 2")]);
+    let dearer = Api::on(
+        Arc::clone(&api.database),
+        &[("parallelism = 1", "parallelism = 2")],
+    );
     login(&dearer, "anna").await;
     let renewed = "SELECT count(*) FROM users WHERE password_hash LIKE '%m=64,t=1,p=2$%'";
     assert_eq!(api.count(renewed).await, 1);

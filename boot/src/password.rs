@@ -92,7 +92,10 @@ mod tests {
         assert!(!hasher.verify("correct horse battery", "no hash"));
         let now = Hasher::new(&PasswordSettings::default()).expect("costs");
         assert!(now.is_outdated(&hash) && !hasher.is_outdated(&hash));
-        assert!(now.verify("correct horse battery", &hash), "costs stand in the hash");
+        assert!(
+            now.verify("correct horse battery", &hash),
+            "costs stand in the hash"
+        );
     }
 
     #[test]

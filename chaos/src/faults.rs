@@ -88,7 +88,7 @@ impl Faults {
 
     /// Breaks everything in its order and returns when all is mended.
     pub async fn run(self: &Arc<Self>, planned: &[Planned], pace: &Arc<Pace>) -> Result<()> {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = tokio::task::JoinSet::new();
         for one in planned {
             self.hold_back(planned, pace);
@@ -96,12 +96,12 @@ impl Faults {
                 self.hold_back(planned, pace);
                 tokio::time::sleep(LOOK).await;
             }
-            let place = Arc::clone(&places).acquire_owned().await?;
+            let permit = Arc::clone(&room).acquire_owned().await?;
             let (faults, fault) = (Arc::clone(self), one.fault.clone());
             tasks.spawn(async move {
                 let result = faults.inflict(&fault).await;
                 faults.done.fetch_add(1, Ordering::SeqCst);
-                drop(place);
+                drop(permit);
                 result.with_context(|| format!("{fault:?}"))
             });
         }

@@ -141,15 +141,15 @@ pub async fn send(
         anyhow::Ok(())
     };
     let over_http = async {
-        let places = Arc::new(Semaphore::new(IN_WORK));
+        let room = Arc::new(Semaphore::new(IN_WORK));
         let mut work = tokio::task::JoinSet::new();
         for (number, request) in requests.iter().enumerate() {
             pace.begin(share(number, requests.len())).await;
-            let place = Arc::clone(&places).acquire_owned().await?;
+            let permit = Arc::clone(&room).acquire_owned().await?;
             let (client, request) = (Arc::clone(&client), request.clone());
             work.spawn(async move {
                 client.play(&request).await;
-                drop(place);
+                drop(permit);
             });
         }
         while let Some(done) = work.join_next().await {

@@ -160,13 +160,11 @@ impl Options {
 }
 
 fn known_point(name: &str) -> Result<String, String> {
-    match points::named(name) {
-        Some(_) => Ok(name.to_owned()),
-        None => {
-            let names: Vec<&str> = points::POINTS.iter().map(|point| point.name).collect();
-            Err(format!("there are: {}", names.join(", ")))
-        }
+    if points::named(name).is_some() {
+        return Ok(name.to_owned());
     }
+    let names: Vec<&str> = points::POINTS.iter().map(|point| point.name).collect();
+    Err(format!("there are: {}", names.join(", ")))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

@@ -38,16 +38,13 @@ impl Sender {
         while self.waiting.len() >= WINDOW {
             self.settle_first().await?;
         }
-        let future = enqueue(&self.producer, &delivery);
-        match future {
-            Ok(future) => self.waiting.push_back((delivery, future)),
-            Err(_) => {
-                let mut all: Vec<Delivery> = self.waiting.drain(..).map(|(d, _)| d).collect();
-                all.push(delivery);
-                self.again(all).await?;
-            }
+        if let Ok(future) = enqueue(&self.producer, &delivery) {
+            self.waiting.push_back((delivery, future));
+            return Ok(());
         }
-        Ok(())
+        let mut all: Vec<Delivery> = self.waiting.drain(..).map(|(d, _)| d).collect();
+        all.push(delivery);
+        self.again(all).await
     }
 
     /// Waits until all are acknowledged.

@@ -33,7 +33,11 @@ pub enum Command {
         #[arg(long)]
         scope: String,
         /// A merchant that it may act for; may be given several times
-        #[arg(long = "merchant", value_name = "ID", required_unless_present = "all_merchants")]
+        #[arg(
+            long = "merchant",
+            value_name = "ID",
+            required_unless_present = "all_merchants"
+        )]
         merchants: Vec<String>,
         /// It may act for every merchant
         #[arg(long, conflicts_with = "merchants")]
@@ -82,7 +86,11 @@ async fn add(id: &str, scope: &str, merchants: Option<Vec<String>>) -> Result<()
     let mut scopes: Vec<String> = scope.split_whitespace().map(str::to_owned).collect();
     scopes.sort();
     scopes.dedup();
-    ensure!(!scopes.is_empty(), "a client needs a scope: {}", SCOPES.join(", "));
+    ensure!(
+        !scopes.is_empty(),
+        "a client needs a scope: {}",
+        SCOPES.join(", ")
+    );
     if let Some(unknown) = scopes.iter().find(|name| !SCOPES.contains(&name.as_str())) {
         bail!("{unknown} is no scope: there are {}", SCOPES.join(", "));
     }
@@ -94,7 +102,9 @@ async fn add(id: &str, scope: &str, merchants: Option<Vec<String>>) -> Result<()
     let pool = addresses::pool().await?;
     let mut tx = ledger::begin(&pool).await?;
     if !clients::add(&mut tx, id, &hash, &scopes, merchants.as_deref()).await? {
-        bail!("there is a client {id}: choose another id, or give it another secret with `meed clients rotate-secret`");
+        bail!(
+            "there is a client {id}: choose another id, or give it another secret with `meed clients rotate-secret`"
+        );
     }
     let detail = json!({ "scopes": scopes, "merchants": merchants });
     record(&mut tx, "client.add", id, detail).await?;
@@ -107,7 +117,9 @@ async fn list() -> Result<()> {
     let mut table = Table::new();
     table.set_header(["client", "scopes", "merchants", "secret since", "disabled"]);
     for client in clients::list(&addresses::pool().await?).await? {
-        let merchants = client.merchants.map_or("all".to_owned(), |all| all.join(" "));
+        let merchants = client
+            .merchants
+            .map_or("all".to_owned(), |all| all.join(" "));
         let disabled = client.disabled_at.map(|at| at.to_rfc3339());
         table.add_row([
             client.client_id,
@@ -124,7 +136,10 @@ async fn list() -> Result<()> {
 async fn disable(id: &str) -> Result<()> {
     let pool = addresses::pool().await?;
     let mut tx = ledger::begin(&pool).await?;
-    ensure!(clients::disable(&mut tx, id).await?, "there is no client {id}");
+    ensure!(
+        clients::disable(&mut tx, id).await?,
+        "there is no client {id}"
+    );
     record(&mut tx, "client.disable", id, json!({})).await?;
     ledger::commit(tx, "client").await?;
     println!("{id} gets no tokens any more.");

@@ -24,7 +24,7 @@ pub fn generate(file: &Path) -> Result<()> {
         .and_then(|mut open| open.write_all(pem().as_bytes()))
         .with_context(|| format!("{} cannot be written", file.display()))?;
     println!(
-        "{} is written. Name it first in auth.own.key_files once every api has it.",
+        "{} is written. Name it in auth.own.key_files: last until every api has it, then first.",
         file.display()
     );
     Ok(())

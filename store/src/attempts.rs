@@ -103,7 +103,10 @@ async fn take_one(conn: &mut PgConnection, bucket: &Bucket) -> Result<Option<Dur
 /// What the database reports.
 pub async fn give_back(pool: &PgPool, buckets: &[Bucket]) -> Result<(), Error> {
     let kinds: Vec<&str> = buckets.iter().map(|bucket| bucket.kind).collect();
-    let names: Vec<&[u8]> = buckets.iter().map(|bucket| bucket.name.as_slice()).collect();
+    let names: Vec<&[u8]> = buckets
+        .iter()
+        .map(|bucket| bucket.name.as_slice())
+        .collect();
     let refills: Vec<f64> = buckets
         .iter()
         .map(|bucket| bucket.refill.as_secs_f64())

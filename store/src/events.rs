@@ -38,12 +38,13 @@ pub async fn accept(
             Accepted::Conflict
         }
     };
-    let counted: Option<(Vec<u8>,)> =
-        sqlx::query_as("SELECT body_hash FROM processed_events WHERE source = $1 AND event_id = $2")
-            .bind(award.source.as_str())
-            .bind(award.event_id.as_str())
-            .fetch_optional(&mut *conn)
-            .await?;
+    let counted: Option<(Vec<u8>,)> = sqlx::query_as(
+        "SELECT body_hash FROM processed_events WHERE source = $1 AND event_id = $2",
+    )
+    .bind(award.source.as_str())
+    .bind(award.event_id.as_str())
+    .fetch_optional(&mut *conn)
+    .await?;
     if let Some((known,)) = counted {
         return Ok(same(known));
     }

@@ -57,10 +57,10 @@ pub async fn page(
 ) -> Result<Vec<Transaction>, Error> {
     Ok(sqlx::query_as(
         "SELECT t.transfer_id, t.customer_version, t.source, t.source_event_id, t.leg, t.reason,
-                CASE 'AVAILABLE' WHEN t.credit_account THEN t.amount
-                                 WHEN t.debit_account THEN -t.amount ELSE 0 END AS available_change,
-                CASE 'HELD' WHEN t.credit_account THEN t.amount
-                            WHEN t.debit_account THEN -t.amount ELSE 0 END AS held_change,
+                CASE 'AVAILABLE'::account_kind WHEN t.credit_account THEN t.amount
+                     WHEN t.debit_account THEN -t.amount ELSE 0 END AS available_change,
+                CASE 'HELD'::account_kind WHEN t.credit_account THEN t.amount
+                     WHEN t.debit_account THEN -t.amount ELSE 0 END AS held_change,
                 t.available_after, t.held_after,
                 coalesce(t.merchant_id, r.merchant_id) AS merchant_id, t.rule_set_version,
                 t.occurred_at, t.posted_at
@@ -77,9 +77,7 @@ pub async fn page(
 }
 
 /// Which version of an account a picture shows. Both parts only grow.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version {
     /// How many transfers have touched the account.
     pub account: i64,

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use domain::{
     CustomerId,
-    message::{PlayerRegistered, PointsAdded, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic},
+    message::{
+        PlayerRegistered, PointsAdded, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic,
+    },
 };
 use serde::Serialize;
 use sqlx::PgConnection;

@@ -141,9 +141,7 @@ impl KeySet {
                 "its algorithm is not that of its key",
             )),
             None if self.look(id).1.is_none() => Err(ApiError::KeysUnavailable),
-            None => Err(ApiError::InvalidToken(
-                "its key is not one of its issuer's",
-            )),
+            None => Err(ApiError::InvalidToken("its key is not one of its issuer's")),
         }
     }
 
@@ -188,7 +186,10 @@ impl KeySet {
                 *last_try = Some(Try { at, read: true });
             }
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "an issuer's keys cannot be read");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "an issuer's keys cannot be read"
+                );
             }
         }
     }
@@ -361,4 +362,3 @@ impl Key {
         kind && named
     }
 }
-

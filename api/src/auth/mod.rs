@@ -260,7 +260,9 @@ impl Authenticator {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("it is not a JWT"))?;
         if header.crit.is_some() {
-            return Err(invalid("it has critical extensions, of which none is known"));
+            return Err(invalid(
+                "it has critical extensions, of which none is known",
+            ));
         }
         if !header.typ.as_deref().is_none_or(is_access_token) {
             return Err(invalid("it is no access token by its type"));

@@ -163,6 +163,9 @@ impl OwnIssuer {
 
     /// A keyed hash that only those with the signing key can compute, for this purpose. What is
     /// stored of a secret under it is of no use to who reads the database.
+    ///
+    /// # Panics
+    /// Never: HMAC takes keys of any length.
     pub fn keyed_hash(&self, purpose: &str, of: &[u8]) -> [u8; 32] {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.derived).expect("HMAC takes keys of any length");
@@ -188,7 +191,9 @@ impl SigningKey {
     fn new(encoding: EncodingKey, algorithm: Algorithm) -> anyhow::Result<Self> {
         let mut public = Jwk::from_encoding_key(&encoding, algorithm)
             .map_err(|_| anyhow::anyhow!("it is no private key for {algorithm:?}"))?;
-        let id = public.thumbprint(ThumbprintHash::SHA256).context("its thumbprint")?;
+        let id = public
+            .thumbprint(ThumbprintHash::SHA256)
+            .context("its thumbprint")?;
         public.common.key_id = Some(id.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);
         Ok(Self {

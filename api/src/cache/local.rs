@@ -194,10 +194,19 @@ mod tests {
         assert_eq!(slot.offer(account(5, 1, false), now).account.available, 5);
         for (version, tier) in [(4, 9), (5, 0), (0, 0)] {
             let held = slot.offer(account(version, tier, true), Instant::now());
-            assert_eq!((held.account.version.account, held.account.version.tier), (5, 1));
-            assert!(held.account.breakdown.is_none(), "nothing of the older one is taken");
+            assert_eq!(
+                (held.account.version.account, held.account.version.tier),
+                (5, 1)
+            );
+            assert!(
+                held.account.breakdown.is_none(),
+                "nothing of the older one is taken"
+            );
         }
-        assert_eq!(slot.offer(account(5, 2, false), now).account.version.tier, 2);
+        assert_eq!(
+            slot.offer(account(5, 2, false), now).account.version.tier,
+            2
+        );
         assert_eq!(slot.offer(account(6, 0, false), now).account.available, 6);
     }
 
@@ -212,7 +221,12 @@ mod tests {
         assert_eq!(held.seen, later);
         let held = slot.offer(account(5, 0, false), early);
         assert_eq!(held.seen, later);
-        assert!(slot.offer(account(6, 0, false), later).account.breakdown.is_none());
+        assert!(
+            slot.offer(account(6, 0, false), later)
+                .account
+                .breakdown
+                .is_none()
+        );
     }
 
     #[test]
@@ -237,7 +251,10 @@ mod tests {
         slot.lapse();
         assert!(slot.fresh(hour).is_none());
         assert!(slot.held().is_some());
-        slot.offer(account(1, 0, false), Instant::now() + Duration::from_millis(1));
+        slot.offer(
+            account(1, 0, false),
+            Instant::now() + Duration::from_millis(1),
+        );
         assert!(slot.fresh(hour).is_some());
     }
 
@@ -246,11 +263,15 @@ mod tests {
         let local = Local::new(2);
         let id = |text: &str| CustomerId::new(text).expect("an id");
         let keep = |text: &str| {
-            local.slot(&id(text)).offer(account(1, 0, false), Instant::now());
+            local
+                .slot(&id(text))
+                .offer(account(1, 0, false), Instant::now());
         };
         let kept = |text: &str| {
             let slots = lock(&local.slots);
-            slots.peek(&id(text)).is_some_and(|slot| slot.held().is_some())
+            slots
+                .peek(&id(text))
+                .is_some_and(|slot| slot.held().is_some())
         };
         keep("a");
         keep("b");

@@ -206,7 +206,10 @@ impl Cache {
         // One question at a time for each customer; those who come meanwhile take its answer if it
         // was asked after they came.
         let _turn = slot.asking.lock().await;
-        if let Some(held) = slot.held().filter(|h| h.seen > arrived && h.account.has(wanted)) {
+        if let Some(held) = slot
+            .held()
+            .filter(|h| h.seen > arrived && h.account.has(wanted))
+        {
             return Ok(Some(held.shown(source)));
         }
         for _ in 0..TRIES {

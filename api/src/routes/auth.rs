@@ -115,7 +115,16 @@ pub(super) async fn register(
     );
     let user_id = Uuid::new_v4();
     let actor = format!("{} {user_id}", own.issuer());
-    add(&app, &keyed, registration, Role::Player, user_id, &actor, &origin).await
+    add(
+        &app,
+        &keyed,
+        registration,
+        Role::Player,
+        user_id,
+        &actor,
+        &origin,
+    )
+    .await
 }
 
 /// Registers somebody who works for the programme.
@@ -153,7 +162,16 @@ pub(super) async fn register_staff(
     let route = "POST /api/v1/auth/register-staff";
     let keyed = idempotency::Request::with_secrets(actor.clone(), route, key, hash);
     let user_id = Uuid::new_v4();
-    add(&app, &keyed, registration, Role::Staff, user_id, &actor, &origin).await
+    add(
+        &app,
+        &keyed,
+        registration,
+        Role::Staff,
+        user_id,
+        &actor,
+        &origin,
+    )
+    .await
 }
 
 /// A name and a password that may be taken.
@@ -358,7 +376,7 @@ pub(super) async fn login(
     write_audit(&mut tx, own, "auth.login", &session, &origin).await?;
     ledger::commit(tx, "login").await?;
     metrics::counter!("meed_logins_total", "outcome" => "logged-in").increment(1);
-    tokens(own, &session, refresh_token, given.token_delivery)
+    tokens(own, &session, &refresh_token, given.token_delivery)
 }
 
 /// The refresh token, when it is not in the cookie.
@@ -418,9 +436,9 @@ pub(super) async fn refresh(
         Rotated::New(session) => {
             write_audit(&mut tx, own, "auth.refresh", &session, &origin).await?;
             ledger::commit(tx, "refresh").await?;
-            tokens(own, &session, successor, delivery)
+            tokens(own, &session, &successor, delivery)
         }
-        Rotated::Again(session) => tokens(own, &session, successor, delivery),
+        Rotated::Again(session) => tokens(own, &session, &successor, delivery),
         Rotated::Reused(session) => {
             write_audit(&mut tx, own, "auth.refresh-reused", &session, &origin).await?;
             ledger::commit(tx, "refresh").await?;
@@ -507,7 +525,7 @@ fn role_and_scope(name: &str) -> Option<(Role, &'static str)> {
 fn tokens(
     own: &own::OwnIssuer,
     session: &Session,
-    refresh_token: String,
+    refresh_token: &str,
     delivery: TokenDelivery,
 ) -> Result<Response, ApiError> {
     let internal = |error: String| ApiError::Internal(error);
@@ -520,20 +538,22 @@ fn tokens(
         merchants: None,
         session: Some(session.session_id),
     };
-    let access_token = own.token(&grant).map_err(|error| internal(error.to_string()))?;
+    let access_token = own
+        .token(&grant)
+        .map_err(|error| internal(error.to_string()))?;
     let in_body = delivery == TokenDelivery::Body;
     let mut response = Json(Tokens {
         access_token,
         token_type: "Bearer",
         expires_in: own.settings.access_token_ttl_seconds,
-        refresh_token: in_body.then(|| refresh_token.clone()),
+        refresh_token: in_body.then(|| refresh_token.to_owned()),
         user_id: session.user_id,
         roles: vec![role.as_str()],
     })
     .into_response();
     if !in_body {
         let seconds = own.settings.refresh_token_ttl_seconds;
-        set_cookie(&mut response, &refresh_token, seconds);
+        set_cookie(&mut response, refresh_token, seconds);
     }
     Ok(response)
 }
@@ -611,7 +631,9 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
             Category::Data if about_fields.iter().any(|start| text.starts_with(start)) => {
                 format!("{text}.")
             }
-            Category::Data => "The body is not an object, or a field is of another type.".to_owned(),
+            Category::Data => {
+                "The body is not an object, or a field is of another type.".to_owned()
+            }
             _ => "The body is not JSON.".to_owned(),
         })
     })
@@ -630,7 +652,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_body_is_told_without_repeating_it() {
-        assert!(refused(r#"{"username": "a", "password": "b", "role": "admin"}"#).contains("`role`"));
+        assert!(
+            refused(r#"{"username": "a", "password": "b", "role": "admin"}"#).contains("`role`")
+        );
         assert!(refused(r#"{"username": "a"}"#).contains("`password`"));
         for body in [
             r#"{"username": "a", "password": 4711}"#,
@@ -639,7 +663,10 @@ mod tests {
             "4711",
         ] {
             let told = refused(body);
-            assert!(!told.contains("4711") && !told.contains("Registration"), "{told}");
+            assert!(
+                !told.contains("4711") && !told.contains("Registration"),
+                "{told}"
+            );
         }
     }
 

@@ -73,7 +73,10 @@ pub(super) async fn read(
     AskLedger(ask_ledger): AskLedger,
 ) -> Result<Response, ApiError> {
     let customer = customer(&player.identity)?;
-    let shown = app.cache.read(&customer, Wanted::default(), ask_ledger).await?;
+    let shown = app
+        .cache
+        .read(&customer, Wanted::default(), ask_ledger)
+        .await?;
     let loyalty = |current_points, tier: domain::Tier| Loyalty {
         user_id: customer.to_string(),
         current_points,
@@ -206,7 +209,10 @@ fn request(
         })?;
     let customer_id = customer(identity)?;
     let name = format!("meed:loyalty/{}\n{}", identity.client(), key.0);
-    let id = format!("loyalty-{}", Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()));
+    let id = format!(
+        "loyalty-{}",
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
+    );
     let impossible = |error: String| ApiError::Internal(error);
     Ok(RedeemRequest {
         customer_id,

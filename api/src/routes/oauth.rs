@@ -191,7 +191,12 @@ pub(super) async fn token(
     let credentials = credentials(&headers, &form)?;
     let client = prove(&app, &origin, &credentials).await?;
     match form.grant_type.as_deref() {
-        None => return Err(NoToken::because("invalid_request", "grant_type is missing.")),
+        None => {
+            return Err(NoToken::because(
+                "invalid_request",
+                "grant_type is missing.",
+            ));
+        }
         Some(CLIENT_CREDENTIALS) => {}
         Some(_) => {
             return Err(NoToken::because(

@@ -123,7 +123,9 @@ pub(super) async fn query(
                 Ok(rewards) => RewardsOrProblem::Rewards(rewards),
                 Err(error) => RewardsOrProblem::Problem(RewardsProblem {
                     customer_id: query.customer_id,
-                    problem: error.problem().document(request_id, "/api/v1/rewards/query"),
+                    problem: error
+                        .problem()
+                        .document(request_id, "/api/v1/rewards/query"),
                 }),
             }
         }

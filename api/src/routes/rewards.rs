@@ -108,7 +108,6 @@ impl From<BreakdownLine> for RewardsLine {
     "requestId": "01926f3e-8f7a-7c1e-9d43-0a4c1f2b3d4e", "partial": true,
     "asOf": "2026-03-14T11:59:58Z", "availablePoints": 750, "totalPoints": 750
 }))]
-#[expect(dead_code, reason = "it describes what `error` writes")]
 pub(super) struct PartialRewards {
     #[serde(flatten)]
     problem: ProblemDocument,
@@ -192,7 +191,9 @@ pub(super) async fn read(
         breakdown: breakdown.unwrap_or(true),
         ask_ledger,
     };
-    let (rewards, source) = question.answer(&app, Instant::now() + LEDGER_WITHIN).await?;
+    let (rewards, source) = question
+        .answer(&app, Instant::now() + LEDGER_WITHIN)
+        .await?;
     Ok((source, Json(rewards)).into_response())
 }
 
@@ -241,7 +242,10 @@ impl Question<'_> {
             breakdown: self.breakdown,
             ..Wanted::default()
         };
-        let shown = app.cache.read(self.customer, wanted, self.ask_ledger).await?;
+        let shown = app
+            .cache
+            .read(self.customer, wanted, self.ask_ledger)
+            .await?;
         Ok(shown.map(|shown| {
             let lines = shown.account.breakdown.iter().flatten().cloned();
             let rewards = Rewards {

@@ -174,13 +174,20 @@ pub(super) async fn list(
     let (mut page, source) = if before.is_none() && limit <= cache::RECENT {
         let shown = app.cache.read(&customer, wanted, ask_ledger).await?;
         let shown = shown.ok_or_else(not_found)?;
-        (shown.account.recent.clone().unwrap_or_default(), shown.source)
+        (
+            shown.account.recent.clone().unwrap_or_default(),
+            shown.source,
+        )
     } else {
         let mut conn = app.pool.acquire().await.map_err(store::Error::from)?;
         let one_more = i64::from(limit) + 1;
         let page = history::page(&mut conn, &customer, before, one_more).await?;
         // An account may have no changes; somebody without one has no history at all.
-        if page.is_empty() && store::ledger::balance(&mut conn, &customer).await?.is_none() {
+        if page.is_empty()
+            && store::ledger::balance(&mut conn, &customer)
+                .await?
+                .is_none()
+        {
             return Err(not_found());
         }
         (page, Source::Ledger)

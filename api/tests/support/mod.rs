@@ -1,3 +1,4 @@
+#![allow(dead_code, missing_docs, reason = "each test uses its own part")]
 //! The API in this process, over a database of the test's own.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -68,21 +69,29 @@ pub struct Answer {
 impl Answer {
     /// The code of a problem.
     pub fn code(&self) -> &str {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.body);
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{}",
+            self.body
+        );
         self.body["code"].as_str().expect("a code")
     }
 
     /// A text of the body.
     pub fn text(&self, member: &str) -> String {
         let text = self.body[member].as_str();
-        text.unwrap_or_else(|| panic!("no {member} in {}", self.body)).to_owned()
+        text.unwrap_or_else(|| panic!("no {member} in {}", self.body))
+            .to_owned()
     }
 }
 
 /// The configuration of the dev profile with these changes, and cheap hashes.
 pub fn settings(replace: &[(&str, &str)]) -> Settings {
     let mut text = include_str!("../../../meed.toml").to_owned();
-    let cheap = [("memory_kib = 19456", "memory_kib = 64"), ("iterations = 2", "iterations = 1")];
+    let cheap = [
+        ("memory_kib = 19456", "memory_kib = 64"),
+        ("iterations = 2", "iterations = 1"),
+    ];
     for (old, new) in cheap.iter().chain(replace) {
         assert!(text.contains(old), "meed.toml has {old}");
         text = text.replace(old, new);
@@ -120,7 +129,12 @@ impl Api {
     pub async fn send_from(&self, address: &str, mut request: Request<Body>) -> Answer {
         let peer = SocketAddr::new(address.parse().expect("an address"), 5_000);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("an answer");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a body");
         let body = serde_json::from_slice(&body)
@@ -151,7 +165,9 @@ pub fn post(path: &str, headers: &[(&str, &str)], body: &Value) -> Request<Body>
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    request.body(Body::from(body.to_string())).expect("a request")
+    request
+        .body(Body::from(body.to_string()))
+        .expect("a request")
 }
 
 /// A request without a body, with a token.

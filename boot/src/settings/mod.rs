@@ -23,8 +23,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use workflows::redeem::RedeemLimits;
 
-pub use cache::CacheSettings;
 pub use auth::{KeysSettings, OwnIssuer, OwnKeys, PasswordSettings, ThrottleSettings};
+pub use cache::CacheSettings;
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
 /// The environment variable with the path of the configuration file.

@@ -158,7 +158,8 @@ fn the_built_in_merchant_cannot_be_configured() {
 
 #[test]
 fn an_issuer_has_keys_in_one_place() {
-    let one = |keys: &str| format!("issuers = [{{ issuer = \"http://i\", audience = \"a\"{keys} }}]");
+    let one =
+        |keys: &str| format!("issuers = [{{ issuer = \"http://i\", audience = \"a\"{keys} }}]");
     let both = one(", jwks_url = \"http://x\", jwks_file = \"y\"");
     assert!(fault("issuers = []", &both).contains("either jwks_url or jwks_file"));
     let nowhere = one(", jwks_url = \"ftp://x\"");
@@ -167,11 +168,20 @@ fn an_issuer_has_keys_in_one_place() {
     assert!(fault("issuers = []", &no_address).contains("not an http:// or https:// address"));
     for (keys, source) in [
         ("", KeySource::Discovery),
-        (", jwks_file = \"keys.json\"", KeySource::File("keys.json".into())),
-        (", jwks_url = \"https://x/y\"", KeySource::Url("https://x/y".to_owned())),
+        (
+            ", jwks_file = \"keys.json\"",
+            KeySource::File("keys.json".into()),
+        ),
+        (
+            ", jwks_url = \"https://x/y\"",
+            KeySource::Url("https://x/y".to_owned()),
+        ),
     ] {
         let (text, _) = with("issuers = []", &one(keys));
-        assert_eq!(read(&text).expect("it is right").auth.issuers[0].keys, source);
+        assert_eq!(
+            read(&text).expect("it is right").auth.issuers[0].keys,
+            source
+        );
     }
 }
 
@@ -181,14 +191,23 @@ fn meeds_own_keys_are_files_or_a_seed_for_the_dev_profile() {
     let files = "key_files = [\"own.pem\", \"old.pem\"]";
     let (text, _) = with(seed, "");
     let message = read(&text).expect_err("refused").to_string();
-    assert!(message.contains("either key_files or signing_seed"), "{message}");
+    assert!(
+        message.contains("either key_files or signing_seed"),
+        "{message}"
+    );
     let (text, _) = with(seed, &format!("{seed}\n{files}"));
     let message = read(&text).expect_err("refused").to_string();
-    assert!(message.contains("either key_files or signing_seed"), "{message}");
+    assert!(
+        message.contains("either key_files or signing_seed"),
+        "{message}"
+    );
 
     let production = |text: &str| {
-        text.replace("profile = \"${MEED_PROFILE:-dev}\"", "profile = \"production\"")
-            .replace("enabled = true", "enabled = false")
+        text.replace(
+            "profile = \"${MEED_PROFILE:-dev}\"",
+            "profile = \"production\"",
+        )
+        .replace("enabled = true", "enabled = false")
     };
     let (text, line) = with(seed, seed);
     let message = read(&production(&text)).expect_err("refused").to_string();
@@ -197,7 +216,11 @@ fn meeds_own_keys_are_files_or_a_seed_for_the_dev_profile() {
         "{message}"
     );
     let (text, _) = with(seed, files);
-    let own = read(&production(&text)).expect("it is right").auth.own.expect("there");
+    let own = read(&production(&text))
+        .expect("it is right")
+        .auth
+        .own
+        .expect("there");
     let OwnKeys::Files(read) = own.keys else {
         panic!("files")
     };
@@ -222,9 +245,10 @@ fn tokens_for_the_asking_are_for_the_dev_profile() {
         message.starts_with(&format!("conf/meed.toml, line {line}, column 11: ")),
         "{message}"
     );
-    let off = text
-        .replace("enabled = true", "enabled = false")
-        .replace("signing_seed = \"dev-own-signing-seed\"", "key_files = [\"own.pem\"]");
+    let off = text.replace("enabled = true", "enabled = false").replace(
+        "signing_seed = \"dev-own-signing-seed\"",
+        "key_files = [\"own.pem\"]",
+    );
     assert!(read(&off).expect("it is right").auth.dev_issuer().is_none());
 }
 

@@ -1,6 +1,6 @@
 //! What the world was told of the ledger: all of it, nothing else, in order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Property;
 use crate::observe::{Observed, Record, Transfer};
@@ -124,10 +124,10 @@ pub(super) fn order(observed: &Observed) -> Property {
     );
     for topic in [REWARD_CONFIRMED, POINTS_ADDED] {
         let mut highest: HashMap<&str, i64> = HashMap::new();
-        let mut seen: HashMap<(&str, i64), ()> = HashMap::new();
+        let mut seen: HashSet<(&str, i64)> = HashSet::new();
         for record in observed.published.iter().filter(|r| r.topic == topic) {
             let version = version(record);
-            if seen.insert((&record.key, version), ()).is_some() {
+            if !seen.insert((&record.key, version)) {
                 continue;
             }
             let before = highest.entry(&record.key).or_insert(0);

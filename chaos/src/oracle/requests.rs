@@ -37,7 +37,7 @@ pub(super) fn answered(observed: &Observed, expected: &Expected) -> Property {
             (Asked::SameKeyOtherBody, 422) | (Asked::Broken, 400) => true,
             (Asked::Conflict, 409) => code == "CONFLICTING_REQUEST",
             (Asked::Cancel, 202) => row.is_some(),
-            (Asked::Cancel, 409) => row.is_some_and(|row| is_final(row)),
+            (Asked::Cancel, 409) => row.is_some_and(is_final),
             // Nobody knows what became of it: the row, if there is one, is judged like any other.
             (_, 0) => {
                 accepted.insert(&answer.id);

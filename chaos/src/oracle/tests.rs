@@ -328,7 +328,7 @@ const DOCTORED: &[(&str, Doctor)] = &[
         o.processed[1].event_id = "orders-0-7".to_owned();
     }),
     ("events have one effect", |o| {
-        o.customers[0].lifetime_earned += 1
+        o.customers[0].lifetime_earned += 1;
     }),
     ("events have one effect", |o| o.customers.clear()),
     ("events have one effect", |o| {
@@ -390,10 +390,10 @@ const DOCTORED: &[(&str, Doctor)] = &[
     ("no hold outlives its limit", |o| o.deaf.clear()),
     ("no hold outlives its limit", |o| o.customers[0].held = 6),
     ("redemptions end", |o| {
-        o.redemptions[0].state = "CONFIRMING".to_owned()
+        o.redemptions[0].state = "CONFIRMING".to_owned();
     }),
     ("redemptions end", |o| {
-        o.redemptions[0].merchant_id = "REFUSES".to_owned()
+        o.redemptions[0].merchant_id = "REFUSES".to_owned();
     }),
     ("redemptions end", |o| o.redemptions[0].points_deducted = 0),
     // Deducted twice, never, or deducted and given back.
@@ -410,7 +410,7 @@ const DOCTORED: &[(&str, Doctor)] = &[
         o.transfers.push(back);
     }),
     ("redemptions have one effect", |o| {
-        o.transfers[3].amount = 99
+        o.transfers[3].amount = 99;
     }),
     ("redemptions have one effect", |o| {
         o.transfers[3].merchant_id = Some("SLOW".to_owned());
@@ -420,13 +420,13 @@ const DOCTORED: &[(&str, Doctor)] = &[
     }),
     // Points without goods, goods without points, and what could still become either.
     ("merchants agree", |o| {
-        o.books[0].status = Some("VOIDED".to_owned())
+        o.books[0].status = Some("VOIDED".to_owned());
     }),
     ("merchants agree", |o| {
-        o.books[1].status = Some("CONFIRMED".to_owned())
+        o.books[1].status = Some("CONFIRMED".to_owned());
     }),
     ("merchants agree", |o| {
-        o.books[1].status = Some("PENDING".to_owned())
+        o.books[1].status = Some("PENDING".to_owned());
     }),
     ("merchants agree", |o| o.books[1].status = None),
     ("merchants agree", |o| {
@@ -445,11 +445,11 @@ const DOCTORED: &[(&str, Doctor)] = &[
     }),
     ("redemptions are published", |o| {
         again(o, topics::REDEEM_CONFIRMED, "R1", |record| {
-            record.value.push(b' ')
+            record.value.push(b' ');
         });
     }),
     ("redemptions are published", |o| {
-        o.redemptions[0].balance_after = Some(7)
+        o.redemptions[0].balance_after = Some(7);
     }),
     ("redemptions are published", |o| {
         let open = o.redemptions[1].clone();
@@ -466,7 +466,7 @@ const DOCTORED: &[(&str, Doctor)] = &[
     }),
     ("awards are confirmed", |o| {
         again(o, topics::REWARD_CONFIRMED, "stay", |record| {
-            record.value.push(b' ')
+            record.value.push(b' ');
         });
     }),
     ("totals are told", |o| {
@@ -507,20 +507,20 @@ const DOCTORED: &[(&str, Doctor)] = &[
         o.tier_orders[0].previous_tier = Some("SILVER".to_owned());
     }),
     ("tiers are what is due", |o| {
-        o.customers[0].tier = "SILVER".to_owned()
+        o.customers[0].tier = "SILVER".to_owned();
     }),
     ("tiers are what is due", |o| {
-        o.customers[0].tier = "PLATINUM".to_owned()
+        o.customers[0].tier = "PLATINUM".to_owned();
     }),
     ("tiers are what is due", |o| {
-        o.tier_orders[0].is_closed = false
+        o.tier_orders[0].is_closed = false;
     }),
     ("acknowledgements count", |o| {
-        o.tier_orders[0].is_notified = false
+        o.tier_orders[0].is_notified = false;
     }),
     ("acknowledgements count", |o| o.acknowledgements.clear()),
     ("acknowledgements count", |o| {
-        o.acknowledgements[0].status = Some(404)
+        o.acknowledgements[0].status = Some(404);
     }),
     ("acknowledgements count", |o| {
         o.acknowledgements[0].callback_id = "cc".to_owned();

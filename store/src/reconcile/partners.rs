@@ -103,21 +103,23 @@ pub async fn one(pool: &PgPool, id: &str) -> Result<Option<Ended>, Error> {
     row.map(ended).transpose()
 }
 
+type LateRow = (
+    String,
+    String,
+    String,
+    i64,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    String,
+);
+
 /// Redemptions of which the merchant said afterwards that it did otherwise, and what it said.
 ///
 /// # Errors
 /// What the database reports.
 pub async fn late_answers(pool: &PgPool) -> Result<Vec<(Ended, String)>, Error> {
-    let rows: Vec<(
-        String,
-        String,
-        String,
-        i64,
-        String,
-        Option<String>,
-        DateTime<Utc>,
-        String,
-    )> = sqlx::query_as(
+    let rows: Vec<LateRow> = sqlx::query_as(
         "SELECT r.redeem_request_id, r.customer_id, r.merchant_id, r.points, r.state,
                 r.partner_verdict, r.updated_at, c.late_answer
          FROM callbacks c JOIN redemptions r USING (callback_id)

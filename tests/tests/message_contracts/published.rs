@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::message::{
-    PointsAdded, Recommendation, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic,
+    PlayerRegistered, PointsAdded, Recommendation, RedeemConfirmed, RewardConfirmed, TierUpgraded,
+    topic,
 };
 use domain::redemption::{FailureReason, RedemptionState};
 use domain::{CustomerId, Points, RefusalClass, Tier};
@@ -52,6 +53,12 @@ fn customer() -> CustomerId {
 
 fn points(points: i64) -> Points {
     Points::new(points).expect("not negative")
+}
+
+#[test]
+fn a_registration_keeps_its_contract() {
+    let message = PlayerRegistered::new(customer());
+    keeps_its_contract(OutboxMessage::player_registered(&message));
 }
 
 #[test]

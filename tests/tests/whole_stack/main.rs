@@ -1,5 +1,6 @@
 //! Tests on the whole stack: real Temporal, PostgreSQL and Kafka, started once for all of them.
 
+mod api_journeys;
 mod batch_flow;
 mod dead_letters;
 mod journeys;

@@ -308,14 +308,14 @@ async fn published(
         let gone = |row: &Published| {
             kept_from.is_some_and(|kept_from| row.published_at < kept_from + SKEW)
         };
-        let lost: Vec<&Published> = rows
+        let absent: Vec<&Published> = rows
             .iter()
             .filter(|row| !seen.contains(&identity_of_row(row)))
             .collect();
-        let not_kept = lost.iter().filter(|row| gone(row)).count();
+        let not_kept = absent.iter().filter(|row| gone(row)).count();
         work.not_compared(not_kept);
-        work.looked_at(rows.len() - not_kept, rows.len() - lost.len());
-        for row in lost.into_iter().filter(|row| !gone(row)) {
+        work.looked_at(rows.len() - not_kept, rows.len() - absent.len());
+        for row in absent.into_iter().filter(|row| !gone(row)) {
             publish(work, topic, row).await?;
         }
     }
@@ -399,7 +399,12 @@ async fn borne_out(work: &mut Work, topic: &str, records: &[&Record]) -> Result<
         truths.iter().filter(|is_true| **is_true).count(),
     );
     for ((record, claim), is_true) in records.into_iter().zip(claims).zip(truths) {
-        if !is_true && !answered_for(work, &claim).await? {
+        if is_true {
+            continue;
+        }
+        if answered_for(work, &claim).await? {
+            work.looked_at(0, 1);
+        } else {
             work.found(&stray(topic, record, &claim)).await?;
         }
     }

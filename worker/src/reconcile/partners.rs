@@ -49,14 +49,14 @@ struct Place {
 
 /// Looks at every merchant's redemptions since the last time, and at open findings again.
 pub async fn compare(steps: &Steps, work: &mut Work) -> Result<(), Trouble> {
-    let mut pace = Pace::new(steps.partner_requests_per_second);
+    let mut asking = Pace::new(steps.partner_requests_per_second);
     if work.cursor::<Cursor>().is_none() {
         late_answers(work).await?;
-        again(steps, work, &mut pace).await?;
+        again(steps, work, &mut asking).await?;
     }
     let mut cursor: Cursor = work.cursor().unwrap_or_default();
     for merchant in &steps.merchants {
-        compare_merchant(steps, work, &mut cursor, merchant, &mut pace).await?;
+        compare_merchant(steps, work, &mut cursor, merchant, &mut asking).await?;
     }
     let kinds = [DELIVERED, NOT_DELIVERED, UNDECIDED, LATE];
     let started_at = work.input.started_at;
@@ -81,7 +81,7 @@ async fn compare_merchant(
     work: &mut Work,
     cursor: &mut Cursor,
     merchant: &MerchantId,
-    pace: &mut Pace,
+    asking: &mut Pace,
 ) -> Result<(), Trouble> {
     let pool = work.pool.clone();
     let until = work.input.started_at - YOUNG;
@@ -107,7 +107,7 @@ async fn compare_merchant(
             if silent >= GIVE_UP_AFTER {
                 work.not_compared(1);
                 passed_over = true;
-            } else if compare_one(steps, work, ended, pace).await? {
+            } else if compare_one(steps, work, ended, asking).await? {
                 silent = 0;
             } else {
                 silent += 1;
@@ -129,9 +129,9 @@ async fn compare_one(
     steps: &Steps,
     work: &mut Work,
     ended: &Ended,
-    pace: &mut Pace,
+    asking: &mut Pace,
 ) -> Result<bool, Trouble> {
-    pace.0.tick().await;
+    asking.0.tick().await;
     let status = steps
         .partners
         .status(&ended.merchant_id, &ended.redeem_request_id)
@@ -281,13 +281,13 @@ async fn late_answers(work: &mut Work) -> Result<(), Trouble> {
 }
 
 /// Asks again about what is open: the window has moved on.
-async fn again(steps: &Steps, work: &mut Work, pace: &mut Pace) -> Result<(), Trouble> {
+async fn again(steps: &Steps, work: &mut Work, asking: &mut Pace) -> Result<(), Trouble> {
     for finding in findings::open(&work.pool, Some(Comparison::Partners)).await? {
         if finding.kind == LATE {
             continue;
         }
         let answered = match partners::one(&work.pool, &finding.subject).await? {
-            Some(ended) => compare_one(steps, work, &ended, pace).await?,
+            Some(ended) => compare_one(steps, work, &ended, asking).await?,
             None => false,
         };
         if !answered {

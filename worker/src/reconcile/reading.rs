@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    topic_partition_list::{Offset, TopicPartitionList},
+    topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem},
 };
 
 use super::work::Trouble;
@@ -96,7 +96,10 @@ pub fn offset_at(
     let time = Offset::Offset(at.timestamp_millis().max(0));
     list.add_partition_offset(topic, held.partition, time)?;
     let answer = consumer.offsets_for_times(list, TELL_WITHIN)?;
-    let found = answer.elements().first().map(|e| e.offset());
+    let found = answer
+        .elements()
+        .first()
+        .map(TopicPartitionListElem::offset);
     Ok(match found {
         Some(Offset::Offset(offset)) => offset.clamp(held.low, held.high),
         _ => held.high,

@@ -1,0 +1,340 @@
+//! Copies of accounts over several replicas: what one has shown, it shows no older version of; with
+//! Redis, no other one does either.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use domain::CustomerId;
+use store::{PgPool, history::Wanted, testing::TestDatabase};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Api, api_on, post_events, stay};
+
+const CUSTOMERS: usize = 3;
+/// Fewer copies than that, so that some are given up all the time.
+const TOO_FEW: &str = "max_customers = 2";
+const READERS: usize = 3;
+const POSTS: usize = 120;
+
+/// The newest version that anybody has been shown, by customer.
+type Floor = Arc<[AtomicI64; CUSTOMERS]>;
+
+struct Reader {
+    api: Arc<Api>,
+    floor: Floor,
+    customers: Arc<Vec<CustomerId>>,
+    hits: Arc<AtomicU64>,
+}
+
+impl Reader {
+    /// Asks in all the ways there are, until told to stop.
+    async fn read(self, seed: usize, stop: Arc<AtomicBool>) {
+        let mut round = seed;
+        while !stop.load(Ordering::SeqCst) {
+            round += 1;
+            let which = round % CUSTOMERS;
+            let customer = &self.customers[which];
+            let floor = self.floor[which].load(Ordering::SeqCst);
+            let wanted = Wanted {
+                breakdown: round.is_multiple_of(5),
+                recent: if round.is_multiple_of(7) { 20 } else { 0 },
+            };
+            if round.is_multiple_of(31) {
+                self.api.app.cache.lapse(customer);
+            }
+            let ask_ledger = round.is_multiple_of(17);
+            let shown = self.api.app.cache.read(customer, wanted, ask_ledger).await;
+            let shown = match shown {
+                Ok(shown) => shown.expect("an account"),
+                // Replaced again and again while it was read: nothing is shown then.
+                Err(store::Error::Raced) => continue,
+                Err(error) => panic!("{customer}: {error}"),
+            };
+            let account = &shown.account;
+            let version = account.version.account;
+            assert!(
+                version >= floor,
+                "{customer}: version {version} after {floor} ({:?})",
+                shown.source
+            );
+            self.floor[which].fetch_max(version, Ordering::SeqCst);
+            // Each award is 100 points and one version: what is shown is of one moment.
+            assert_eq!(account.available, version * 100);
+            if wanted.breakdown {
+                let lines = account.breakdown.as_ref().expect("it was wanted");
+                let total: i64 = lines.iter().map(|line| line.points).sum();
+                assert_eq!(total, account.available);
+            }
+            if wanted.recent > 0 {
+                let recent = account.recent.as_ref().expect("it was wanted");
+                assert_eq!(recent[0].customer_version, version);
+            }
+            if shown.source == api::cache::Source::Copy {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn write(pool: PgPool, writer: usize, customers: Arc<Vec<CustomerId>>) {
+    for post in 0..POSTS {
+        let customer = customers[(post + writer) % CUSTOMERS].as_str();
+        let event = stay(&format!("E-{customer}-{writer}-{post}"), customer, 1);
+        post_events(&pool, &[event.to_string()]).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
+
+/// Two replicas over one database, writers and readers at the same time. `one_floor` is whether
+/// what one replica has shown binds the other; `room` is how many copies each keeps.
+async fn replicas_read_and_writers_write(
+    database: &TestDatabase,
+    redis: Option<&str>,
+    one_floor: bool,
+    room: &str,
+    meanwhile: impl AsyncFnOnce(),
+) {
+    let customers: Arc<Vec<CustomerId>> = Arc::new(
+        (0..CUSTOMERS)
+            .map(|n| CustomerId::new(format!("C{n}-{}", uuid::Uuid::new_v4().simple())).unwrap())
+            .collect(),
+    );
+    for customer in customers.iter() {
+        let event = stay(&format!("E-{customer}"), customer.as_str(), 1);
+        post_events(&database.pool, &[event.to_string()]).await;
+    }
+    let change = |text: String| {
+        text.replace("fresh_ms = 250", "fresh_ms = 20")
+            .replace("max_customers = 20000", room)
+            .replace("${REDIS_URL:-}", redis.unwrap_or_default())
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let token = CancellationToken::new();
+    let hits = Arc::new(AtomicU64::new(0));
+    let shared_floor = Floor::default();
+    let mut readers = Vec::new();
+    for replica in 0..2 {
+        let api = Arc::new(api_on(database, change));
+        tokio::spawn({
+            let (api, token) = (Arc::clone(&api), token.clone());
+            async move { api.app.cache.keep_fresh(&token).await }
+        });
+        let own_floor = Floor::default();
+        for reader in 0..READERS {
+            let floor = if one_floor { &shared_floor } else { &own_floor };
+            let read = Reader {
+                api: Arc::clone(&api),
+                floor: Arc::clone(floor),
+                customers: Arc::clone(&customers),
+                hits: Arc::clone(&hits),
+            };
+            readers.push(tokio::spawn(
+                read.read(replica * 10 + reader, Arc::clone(&stop)),
+            ));
+        }
+    }
+    let writers = (0..2).map(|n| write(database.pool.clone(), n, Arc::clone(&customers)));
+    tokio::join!(futures::future::join_all(writers), meanwhile());
+    stop.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.expect("no older version was shown");
+    }
+    token.cancel();
+    assert!(hits.load(Ordering::Relaxed) > 0, "some were copies");
+
+    // After the last commit every replica shows it, once a copy's time is up.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let last = Arc::new(api_on(database, change));
+    for customer in customers.iter() {
+        let shown = last
+            .app
+            .cache
+            .read(customer, Wanted::default(), false)
+            .await;
+        let shown = shown.unwrap().expect("an account");
+        let (version,): (i64,) =
+            sqlx::query_as("SELECT version FROM customers WHERE customer_id = $1")
+                .bind(customer.as_str())
+                .fetch_one(&database.pool)
+                .await
+                .unwrap();
+        assert_eq!(shown.account.version.account, version);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_replica_shows_an_older_version_after_a_newer_one() {
+    let database = store::testing::database().await;
+    replicas_read_and_writers_write(&database, None, false, TOO_FEW, async || ()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn with_redis_no_other_replica_does_either() {
+    let Some(redis) = Redis::find().await else {
+        eprintln!("not run: neither REDIS_URL nor a redis-server is there");
+        return;
+    };
+    let database = store::testing::database().await;
+    replicas_read_and_writers_write(&database, Some(redis.url()), true, TOO_FEW, async || ()).await;
+}
+
+/// Redis ends in the middle and comes back empty: only slower, and each replica keeps the rule.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_redis_for_a_while_it_is_only_slower() {
+    let Some(mut redis) = Redis::own().await else {
+        eprintln!("not run: there is no redis-server");
+        return;
+    };
+    let database = store::testing::database().await;
+    let url = redis.url().to_owned();
+    let room = "max_customers = 20";
+    replicas_read_and_writers_write(&database, Some(&url), false, room, async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        redis.end();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        redis.start().await;
+    })
+    .await;
+}
+
+/// A copy in one replica reaches the other one, also when the ledger is out of reach.
+#[tokio::test]
+async fn replicas_share_their_copies_in_redis() {
+    let Some(redis) = Redis::find().await else {
+        eprintln!("not run: neither REDIS_URL nor a redis-server is there");
+        return;
+    };
+    let database = store::testing::database().await;
+    let change = |text: String| {
+        text.replace("fresh_ms = 250", "fresh_ms = 60000")
+            .replace("${REDIS_URL:-}", redis.url())
+    };
+    let customer = format!("C-{}", uuid::Uuid::new_v4().simple());
+    let first = api_on(&database, change);
+    first
+        .stays(&customer, &[(&format!("E-{customer}"), 3)])
+        .await;
+    let path = format!("/api/v1/rewards/{customer}");
+    let shown = first.get(&path).await;
+    assert_eq!(shown.cache_status(), "fwd=miss", "{}", shown.body);
+    let second = api_on(&database, change);
+    let copy = second.get(&path).await;
+    assert_eq!(
+        (copy.cache_status(), &copy.body["breakdown"]),
+        ("hit", &shown.body["breakdown"])
+    );
+
+    // What the first reads anew, the second shows.
+    first
+        .stays(&customer, &[(&format!("F-{customer}"), 1)])
+        .await;
+    first.app.cache.look().await.unwrap();
+    assert_eq!(second.get(&path).await.body["totalPoints"], 300);
+    second.app.cache.look().await.unwrap();
+    let plain = first.get(&format!("{path}?breakdown=false")).await;
+    assert_eq!(
+        (plain.cache_status(), &plain.body["totalPoints"]),
+        ("hit", &serde_json::json!(400))
+    );
+
+    let third = api_on(&database, change);
+    database.pool.close().await;
+    let away = third.get(&path).await;
+    assert_eq!(
+        away.problem(),
+        (503, "LEDGER_UNAVAILABLE"),
+        "the copy has no breakdown"
+    );
+    assert_eq!(away.body["totalPoints"], 400);
+}
+
+/// A Redis for tests: the one that REDIS_URL names, or a process of one's own.
+struct Redis {
+    url: String,
+    own: Option<(Child, u16)>,
+}
+
+impl Redis {
+    async fn find() -> Option<Self> {
+        match std::env::var("REDIS_URL") {
+            Ok(url) if !url.is_empty() => Some(Self { url, own: None }),
+            _ => Self::own().await,
+        }
+    }
+
+    async fn own() -> Option<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut redis = Self {
+            url: format!("redis://127.0.0.1:{port}"),
+            own: Some((Self::spawn(port)?, port)),
+        };
+        redis.answers().await;
+        Some(redis)
+    }
+
+    fn spawn(port: u16) -> Option<Child> {
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        match command.spawn() {
+            Ok(child) => Some(child),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => panic!("redis-server: {error}"),
+        }
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn start(&mut self) {
+        let (child, port) = self.own.as_mut().expect("an own one");
+        *child = Self::spawn(*port).expect("it was there before");
+        self.answers().await;
+    }
+
+    async fn answers(&mut self) {
+        let (child, port) = self.own.as_mut().expect("an own one");
+        for _ in 0..300 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", *port))
+                .await
+                .is_ok()
+            {
+                return;
+            }
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "redis-server has ended"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("redis-server does not answer");
+    }
+
+    fn end(&mut self) {
+        if let Some((child, _)) = &mut self.own {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,15 @@
+//! The calls of the API over a real PostgreSQL, by topic.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod audit;
+mod cache;
+mod events;
+mod loyalty;
+mod query;
+mod rewards;
+mod support;
+mod transactions;
