@@ -18,6 +18,7 @@ pub mod observe;
 pub mod options;
 pub mod oracle;
 pub mod plan;
+pub mod planted;
 pub mod points;
 pub mod proxy;
 pub mod quiesce;

@@ -2,13 +2,17 @@
 
 use std::process::ExitCode;
 
-use chaos::{options::Options, run};
+use chaos::{options::Options, planted, run};
 use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    match run::run(&options).await {
+    let outcome = match &options.planted {
+        Some(which) => planted::run_all(&options, which).await,
+        None => run::run(&options).await.map(|report| report.holds),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::points;
+use crate::{planted, points};
 
 /// How much of a run is not load: starting, coming to an end, judging.
 const SECONDS_BESIDE_LOAD: f64 = 60.0;
@@ -62,6 +62,9 @@ pub struct Options {
     /// No faults at all: the load alone
     #[arg(long)]
     pub no_faults: bool,
+    /// Leave one safeguard out, and succeed only when its absence is found: its name, or `all`
+    #[arg(long, value_parser = known_bug)]
+    pub planted: Option<String>,
     /// A variable for Meed's services, as NAME=VALUE; may be repeated
     #[arg(long = "env", value_parser = variable)]
     pub env: Vec<(String, String)>,
@@ -149,6 +152,7 @@ impl Options {
             (self.targets > 0).then(|| self.targets.to_string()),
         );
         add("point", self.point.clone());
+        add("planted", self.planted.clone());
         for (name, value) in &self.env {
             add("env", Some(format!("{name}={value}")));
         }
@@ -165,6 +169,14 @@ fn known_point(name: &str) -> Result<String, String> {
     }
     let names: Vec<&str> = points::POINTS.iter().map(|point| point.name).collect();
     Err(format!("there are: {}", names.join(", ")))
+}
+
+fn known_bug(name: &str) -> Result<String, String> {
+    if name == "all" || planted::named(name).is_some() {
+        return Ok(name.to_owned());
+    }
+    let names: Vec<&str> = planted::BUGS.iter().map(|bug| bug.name).collect();
+    Err(format!("there are: all, {}", names.join(", ")))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

@@ -48,7 +48,14 @@ impl Proxy {
             way: Way::Open,
             closed_before: 0,
         });
-        tokio::spawn(accept(listener, target, follow));
+        let mut gone = follow.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = accept(listener, target, follow) => {}
+                // The proxy was dropped.
+                () = async { while gone.changed().await.is_ok() {} } => {}
+            }
+        });
         Ok(Self {
             switch,
             cut: AtomicU64::new(0),

@@ -84,8 +84,8 @@ impl Teller {
     }
 }
 
-/// Runs it; answers whether everything holds.
-pub async fn run(options: &Options) -> Result<bool> {
+/// Runs it and says what came of it.
+pub async fn run(options: &Options) -> Result<Report> {
     let size = options.size();
     let plan = Plan::new(options.seed, size);
     let digest = plan.digest();
@@ -224,12 +224,13 @@ pub async fn run(options: &Options) -> Result<bool> {
         seconds: clock.laps,
         left_open,
         properties,
-        kept: (!holds || options.keep).then_some(data_dir),
+        // What was planted is meant to break.
+        kept: ((!holds && options.planted.is_none()) || options.keep).then_some(data_dir),
     };
     report.write(&repository().join(&options.report))?;
     report.print();
     end(&system, report.kept.is_none()).await?;
-    Ok(holds)
+    Ok(report)
 }
 
 async fn end(system: &Arc<System>, wipe: bool) -> Result<()> {

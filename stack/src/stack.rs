@@ -168,13 +168,12 @@ impl Stack {
                 port("postgres")?
             ),
         };
-        let kafka_brokers = match &external.kafka_brokers {
-            Some(brokers) => brokers.clone(),
-            None => {
-                let brokers = self.brokers();
-                let brokers = brokers.iter().map(|broker| self.address(broker));
-                brokers.collect::<Result<Vec<_>>>()?.join(",")
-            }
+        let kafka_brokers = if let Some(brokers) = &external.kafka_brokers {
+            brokers.clone()
+        } else {
+            let brokers = self.brokers();
+            let brokers = brokers.iter().map(|broker| self.address(broker));
+            brokers.collect::<Result<Vec<_>>>()?.join(",")
         };
         let or_local = |external: &Option<String>, scheme: &str, name| -> Result<String> {
             Ok(external

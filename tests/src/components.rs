@@ -62,11 +62,11 @@ pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) 
     let stack = shape(builder).start().expect("the components start");
     let env: HashMap<String, String> = stack.env().into_iter().collect();
     // Reconciliation would repair what a test has broken, so it runs when a test says so.
-        let yearly = YEAR_SECONDS.to_string();
-        meed(
-            &env,
-            &["temporal", "apply", "--reconcile-every-seconds", &yearly],
-        );
+    let yearly = YEAR_SECONDS.to_string();
+    meed(
+        &env,
+        &["temporal", "apply", "--reconcile-every-seconds", &yearly],
+    );
     Components { stack, env }
 }
 

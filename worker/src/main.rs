@@ -45,9 +45,7 @@ use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use workflows::{
-    AwardBatch, Reconcile, Relay, TierUpgrade, id, options::PARTNER_HTTP_TIMEOUT,
-};
+use workflows::{AwardBatch, Reconcile, Relay, TierUpgrade, id, options::PARTNER_HTTP_TIMEOUT};
 
 use crate::{
     award::AwardPosting,

@@ -52,7 +52,6 @@ pub(super) struct EventBody {
 /// What happened.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(clippy::enum_variant_names, reason = "the names on the wire")]
 pub(super) enum RewardEventType {
     HotelStay,
     Dining,

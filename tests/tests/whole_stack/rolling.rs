@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
+    groups::GroupInfo,
 };
 use stack::Signal;
 use tests::{
@@ -44,7 +45,7 @@ fn partitions_of_members(brokers: &str) -> Vec<usize> {
     let groups = consumer
         .fetch_group_list(Some("meed-intake"), Duration::from_secs(10))
         .expect("Kafka answers");
-    let members = groups.groups().iter().flat_map(|group| group.members());
+    let members = groups.groups().iter().flat_map(GroupInfo::members);
     members
         .map(|member| count_partitions(member.assignment().unwrap_or_default()))
         .collect()

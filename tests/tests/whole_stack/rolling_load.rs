@@ -71,7 +71,12 @@ impl Load {
     /// Waits until so many more redemptions are accepted and events sent.
     pub async fn until_more(&self, count: usize) {
         let done = || {
-            let redeemed = self.account.redeemed.lock().unwrap().len();
+            let redeemed = self
+                .account
+                .redeemed
+                .lock()
+                .expect("nobody has panicked")
+                .len();
             (redeemed, self.account.sent.load(Ordering::Relaxed))
         };
         let (redeemed, sent) = done();
@@ -86,7 +91,7 @@ impl Load {
 
     /// Fails at the first answer that no client should have seen.
     pub fn no_trouble(&self) {
-        let troubles = self.account.troubles.lock().unwrap();
+        let troubles = self.account.troubles.lock().expect("nobody has panicked");
         assert!(troubles.is_empty(), "{troubles:#?}");
     }
 
@@ -99,8 +104,12 @@ impl Load {
         }
         self.no_trouble();
         let (system, account) = (&self.system, &self.account);
-        let redeemed = account.redeemed.lock().unwrap().clone();
-        let stays = account.stays.lock().unwrap().clone();
+        let redeemed = account
+            .redeemed
+            .lock()
+            .expect("nobody has panicked")
+            .clone();
+        let stays = account.stays.lock().expect("nobody has panicked").clone();
         println!("{} redemptions, {stays:?} stays", redeemed.len());
         for (_, id) in &redeemed {
             let view = system.ended(id).await;
@@ -179,7 +188,7 @@ impl Client {
             self.account
                 .redeemed
                 .lock()
-                .unwrap()
+                .expect("nobody has panicked")
                 .push((self.customer.clone(), id.clone()));
             self.ask("GET", &format!("/api/v1/redeem/{id}?wait=1"), None)
                 .await;
@@ -220,7 +229,11 @@ impl Client {
     }
 
     fn trouble(&self, what: String) {
-        self.account.troubles.lock().unwrap().push(what);
+        self.account
+            .troubles
+            .lock()
+            .expect("nobody has panicked")
+            .push(what);
     }
 }
 
@@ -243,7 +256,7 @@ async fn send_on_and_on(system: Arc<System>, account: Arc<Account>, customers: V
         *account
             .stays
             .lock()
-            .unwrap()
+            .expect("nobody has panicked")
             .entry(customer.clone())
             .or_default() += 1;
         account.sent.fetch_add(1, Ordering::Relaxed);
