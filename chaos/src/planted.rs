@@ -83,7 +83,12 @@ pub fn named(name: &str) -> Option<&'static Bug> {
 fn aimed(options: &Options, bug: &Bug) -> Options {
     Options {
         planted: Some(bug.name.to_owned()),
-        point: Some(options.point.clone().unwrap_or_else(|| bug.point.to_owned())),
+        point: Some(
+            options
+                .point
+                .clone()
+                .unwrap_or_else(|| bug.point.to_owned()),
+        ),
         targets: options.targets.max(bug.targets),
         report: options
             .report
@@ -131,7 +136,8 @@ pub async fn run_all(options: &Options, which: &str) -> Result<bool> {
             bug.name,
             bug.point,
             if by.is_some() { "yes" } else { "NO" },
-            by.as_deref().unwrap_or("every property it should break holds"),
+            by.as_deref()
+                .unwrap_or("every property it should break holds"),
         ]);
     }
     println!("\n{table}");

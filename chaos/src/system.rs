@@ -215,7 +215,10 @@ fn components(options: &Options) -> Result<(Stack, Plan)> {
     let mut env = stack.env();
     env.push(("MEED_CONFIG".to_owned(), config.display().to_string()));
     // Nothing may be repaired behind the oracle's back.
-    env.push(("MEED_RECONCILE_EVERY_SECONDS".to_owned(), A_YEAR.to_string()));
+    env.push((
+        "MEED_RECONCILE_EVERY_SECONDS".to_owned(),
+        A_YEAR.to_string(),
+    ));
     for step in &plan.prepare {
         run(step, &root, &env)?;
     }

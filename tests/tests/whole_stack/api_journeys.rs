@@ -136,7 +136,7 @@ async fn a_customer_spends_points_and_staff_see_who_did_what() {
     let earned_at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
 
     let key = unique("key");
-    let spend = async || {
+    let redeem = async || {
         let url = format!("{}/loyalty", system.components.env["MEED_API_URL"]);
         let request = system.http.post(url).bearer_auth(&player);
         let request = request.header("idempotency-key", &key);
@@ -144,7 +144,7 @@ async fn a_customer_spends_points_and_staff_see_who_did_what() {
         let request = request.json(&json!({ "points": 300 }));
         request.send().await.expect("the api answers")
     };
-    let spent = spend().await;
+    let spent = redeem().await;
     assert_eq!(spent.status(), StatusCode::ACCEPTED);
     let location = spent.headers()["location"]
         .to_str()
@@ -157,7 +157,7 @@ async fn a_customer_spends_points_and_staff_see_who_did_what() {
     assert_eq!(ended["status"], "SUCCESS", "{ended}");
     assert_eq!(ended["pointsDeducted"], 300);
     assert_eq!(ended["balanceAfter"], 500);
-    let again: Value = spend().await.json().await.expect("JSON");
+    let again: Value = redeem().await.json().await.expect("JSON");
     assert_eq!(again["redeemRequestId"], id.as_str());
 
     // The same flow as every redemption's, which has told Kafka how it ended.

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use temporalio_client::{
     Client, NamespacedClient, UntypedWorkflow, WorkflowFetchHistoryOptions,
-    WorkflowTerminateOptions, tonic::IntoRequest,
+    WorkflowGetResultOptions, WorkflowTerminateOptions, tonic::IntoRequest,
 };
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowExecution, enums::v1::EventType,
@@ -200,7 +200,7 @@ async fn a_reset_redemption_has_one_effect() {
     for (id, status) in expected {
         let handle = client.get_workflow_handle::<workflows::Redeem>(id.as_str());
         let view = handle
-            .get_result(Default::default())
+            .get_result(WorkflowGetResultOptions::default())
             .await
             .expect("the new run ends");
         assert_eq!(view.state.to_string(), status);
@@ -275,7 +275,7 @@ async fn a_terminated_and_a_reset_tier_upgrade_happen_once() {
     reset(&client, &reset_flow).await;
     let handle = client.get_workflow_handle::<workflows::TierUpgrade>(&reset_flow);
     handle
-        .get_result(Default::default())
+        .get_result(WorkflowGetResultOptions::default())
         .await
         .expect("the new run ends");
     let mine = was_reset.clone();
