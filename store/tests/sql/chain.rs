@@ -213,7 +213,7 @@ async fn an_id_that_was_taken_before_the_transaction_has_a_number_is_waited_for(
         .await
         .unwrap();
     let pool = db.pool.clone();
-    let late = tokio::spawn(async move { insert(&mut *pool.acquire().await.unwrap(), 1).await });
+    let late = tokio::spawn(async move { insert(&mut pool.acquire().await.unwrap(), 1).await });
     for waited in 0.. {
         let (waiting,): (i64,) = sqlx::query_as(
             "SELECT count(*) FROM pg_stat_activity
@@ -302,6 +302,9 @@ async fn the_chain_is_append_only() {
 
 // ---------------------------------------------------------------------------------- tampering
 
+/// What is done to the ledger, in words and in SQL, and what is found.
+type Case<'a> = (&'a str, String, &'a [(i64, Fault)]);
+
 #[tokio::test]
 async fn every_kind_of_tampering_is_found_and_the_first_bad_row_is_named() {
     let insert = "INSERT INTO transfers OVERRIDING SYSTEM VALUE
@@ -315,7 +318,7 @@ async fn every_kind_of_tampering_is_found_and_the_first_bad_row_is_named() {
     let forged_hash = "UPDATE transfer_hashes SET hash = sha256('forged') WHERE transfer_id = 5";
     let both_removed = "DELETE FROM transfers WHERE transfer_id = 5;
                         DELETE FROM transfer_hashes WHERE transfer_id = 5";
-    let cases: [(&str, String, &[(i64, Fault)]); 13] = [
+    let cases: [Case<'_>; 13] = [
         (
             "an amount",
             "UPDATE transfers SET amount = amount + 1 WHERE transfer_id = 5".into(),
