@@ -22,7 +22,8 @@ const PROCESSES: [&str; 6] = ["postgres", "kafka", "temporal", "partners", "work
 /// How long one of them may take to serve again.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 
-static PLACES: Semaphore = Semaphore::const_new(BLOCKS.len());
+/// How many systems work at a time; more are too many for two cores.
+pub(crate) static PLACES: Semaphore = Semaphore::const_new(BLOCKS.len());
 static TAKEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static STARTED: [OnceLock<&Components>; BLOCKS.len()] = [const { OnceLock::new() }; BLOCKS.len()];
 

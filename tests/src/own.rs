@@ -4,6 +4,7 @@ use stack::StackBuilder;
 use tokio::sync::Semaphore;
 
 use crate::{
+    breakable::PLACES,
     components::{Components, meed, started_as},
     system::{System, system_on},
 };
@@ -20,6 +21,7 @@ pub async fn own_system(
     shape: impl FnOnce(StackBuilder) -> StackBuilder + Send + 'static,
 ) -> System {
     let turn = TURN.acquire().await.expect("it is never closed");
+    let place = PLACES.acquire().await.expect("it is never closed");
     let components = tokio::task::spawn_blocking(move || {
         let components = started_as(block, shape);
         meed(&components.env, &["migrate"]);
@@ -32,7 +34,7 @@ pub async fn own_system(
         &*Box::leak(Box::new(components))
     });
     let components: &'static Components = components.await.expect("the system starts");
-    system_on(components, Box::new(turn)).await
+    system_on(components, Box::new((turn, place))).await
 }
 
 /// Ends the processes of such a system.

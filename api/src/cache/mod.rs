@@ -167,7 +167,7 @@ impl Cache {
         let shared = settings
             .redis_url
             .as_ref()
-            .map(|url| Shared::new(url, settings.keep()))
+            .map(|url| Shared::new(url, settings))
             .transpose()?;
         Ok(Self {
             pool,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use boot::settings::Secret;
+use boot::settings::{CacheSettings, Secret};
 use domain::CustomerId;
 use redis::{
     Client, ErrorKind, RedisError, Script,
@@ -17,8 +17,6 @@ use tokio::time::Instant;
 
 use super::Account;
 
-/// How long Redis may take: longer, and the ledger is the quicker one to ask.
-const ANSWER_WITHIN: Duration = Duration::from_millis(150);
 /// How long it is left alone after it did not answer.
 const LEFT_ALONE_FOR: Duration = Duration::from_secs(1);
 /// What was read longer ago is not offered: meanwhile a newer copy may have come and gone.
@@ -60,6 +58,7 @@ return false
 pub(super) struct Shared {
     connection: ConnectionManager,
     keep: Duration,
+    answer_within: Duration,
     offer: Script,
     left_alone_until: Mutex<Option<Instant>>,
 }
@@ -69,21 +68,22 @@ impl Shared {
     ///
     /// # Errors
     /// When the address cannot be read.
-    pub(super) fn new(url: &Secret, keep: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(url: &Secret, settings: &CacheSettings) -> anyhow::Result<Self> {
         // The error may quote the address, which may hold a password.
         let client = Client::open(url.expose())
             .ok()
             .context("cache.redis_url (REDIS_URL) is not redis://[user:password@]host:port")?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_response_timeout(Some(settings.redis_answer_within()))
             .set_number_of_retries(1);
         Ok(Self {
             connection: client
                 .get_connection_manager_lazy(config)
                 .ok()
                 .context("no connection to Redis can be made")?,
-            keep,
+            keep: settings.keep(),
+            answer_within: settings.redis_answer_within(),
             offer: Script::new(OFFER),
             left_alone_until: Mutex::default(),
         })
@@ -148,7 +148,7 @@ impl Shared {
         if self.alone().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let answer = tokio::time::timeout(ANSWER_WITHIN, question)
+        let answer = tokio::time::timeout(self.answer_within, question)
             .await
             .unwrap_or_else(|_| Err((ErrorKind::Io, "no answer in time").into()));
         match answer {

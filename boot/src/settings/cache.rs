@@ -20,6 +20,10 @@ pub struct CacheSettings {
     /// Of how many customers a process keeps copies.
     #[serde(deserialize_with = "value::entries")]
     pub max_customers: u32,
+    /// How long Redis may take, in milliseconds. While it takes longer, the ledger is asked, and
+    /// what one replica has shown does not bind the others.
+    #[serde(deserialize_with = "value::positive")]
+    pub redis_answer_within_ms: u64,
     /// The Redis that replicas share copies in, `redis://` or `rediss://`; without one each process
     /// has its own. Empty is none.
     #[serde(deserialize_with = "value::secret_if_given")]
@@ -32,6 +36,7 @@ impl Default for CacheSettings {
             fresh_ms: 250,
             keep_seconds: 3_600,
             max_customers: 20_000,
+            redis_answer_within_ms: 150,
             redis_url: None,
         }
     }
@@ -41,6 +46,11 @@ impl CacheSettings {
     /// For how long a copy is shown without asking the ledger.
     pub const fn fresh(&self) -> Duration {
         Duration::from_millis(self.fresh_ms)
+    }
+
+    /// How long Redis may take.
+    pub const fn redis_answer_within(&self) -> Duration {
+        Duration::from_millis(self.redis_answer_within_ms)
     }
 
     /// For how long a copy is kept.

@@ -1,0 +1,6 @@
+//! What is taken away while Meed works: components, processes, whole versions of it. On stacks of
+//! their own, and in a binary of its own so that nothing else runs beside them.
+
+mod outages;
+mod rolling;
+mod rolling_load;
