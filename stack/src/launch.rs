@@ -153,7 +153,7 @@ impl Service {
             log_file: None,
             port: None,
             stop_seconds: 30,
-            ready_seconds: 60,
+            ready_seconds: 180,
         }
     }
 

@@ -20,7 +20,7 @@ const BLOCKS: [u16; 2] = [6, 7];
 /// Everything that a journey may end, in the order in which it is brought back.
 const PROCESSES: [&str; 6] = ["postgres", "kafka", "temporal", "partners", "worker", "api"];
 /// How long one of them may take to serve again.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
+const BACK_WITHIN: Duration = Duration::from_secs(180);
 
 /// How many systems work at a time; more are too many for two cores.
 pub(crate) static PLACES: Semaphore = Semaphore::const_new(BLOCKS.len());

@@ -21,7 +21,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::components::{Components, components, meed};
 
 /// How long a journey may wait for something before it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The services, in the order they are started.
 const SERVICES: [&str; 4] = ["partners", "worker", "api", "acknowledger"];

@@ -91,7 +91,7 @@ pub(crate) fn launch(
         account,
         farewell: Farewell::Interrupt,
         stop_seconds: 20,
-        ready_seconds: 60,
+        ready_seconds: 180,
         lock_file: Some(data.join("postmaster.pid")),
         // A backend that outlives a killed postmaster for a moment keeps the next one from starting.
         attempts: 5,

@@ -128,7 +128,7 @@ pub(crate) fn launch(
         account: None,
         farewell: Farewell::Terminate,
         stop_seconds: 20,
-        ready_seconds: 60,
+        ready_seconds: 180,
         lock_file: None,
         attempts: 2,
         configuration: digest(&[&server, DYNAMIC]),
