@@ -36,12 +36,6 @@ pub struct Adjust {
     reason: String,
 }
 
-/// Who runs this program, for audit records.
-pub fn actor() -> String {
-    let user = crate::addresses::variable("USER").unwrap_or_else(|| "unknown".to_owned());
-    format!("operator:{user}")
-}
-
 fn text<'a>(name: &str, text: &'a str) -> Result<&'a str> {
     let text = text.trim();
     let count = text.chars().count();
@@ -69,7 +63,7 @@ pub async fn run(pool: &PgPool, adjust: Adjust) -> Result<()> {
         customer: &customer,
         what,
         reason: text("reason", &adjust.reason)?,
-        actor: &actor(),
+        actor: &crate::addresses::operator(),
     };
     match adjustments::post(pool, &adjustment).await? {
         Adjusted::Posted(available) => {

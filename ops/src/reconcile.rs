@@ -104,7 +104,7 @@ pub async fn run(reconcile: Reconcile) -> Result<()> {
 }
 
 async fn accept(pool: &PgPool, finding_id: i64, reason: &str) -> Result<()> {
-    let actor = crate::adjust::actor();
+    let actor = crate::addresses::operator();
     let finding = findings::accept(pool, finding_id, &actor, reason).await?;
     println!("Accepted, and not reported again: {}", finding.detail);
     Ok(())

@@ -14,8 +14,8 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use domain::{Username, user};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{error::Category, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{
     audit, ledger,
@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     App,
     auth::{AsAdmin, Holder, Role, own},
-    body::JsonBody,
+    body::{self, JsonBody},
     error::{ApiError, ProblemDocument},
     idempotency::{self, Claim, Reply},
     parameters::{IdempotencyKey, Origin},
@@ -182,7 +182,7 @@ struct Checked {
 
 impl Checked {
     fn read(body: &[u8]) -> Result<Self, ApiError> {
-        let given: Registration = read(body)?;
+        let given: Registration = body::read(body)?;
         let not_allowed = |why: user::NotAllowed| ApiError::CredentialsNotAllowed(why.0);
         let username = Username::new(&given.username).map_err(not_allowed)?;
         user::check_password(&given.password, &username).map_err(not_allowed)?;
@@ -320,7 +320,7 @@ pub(super) async fn login(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let own = app.own()?;
-    let given: Login = read(&body)?;
+    let given: Login = body::read(&body)?;
     if given.token_delivery == TokenDelivery::Cookie {
         from_here(&app, &headers)?;
     }
@@ -578,7 +578,7 @@ fn presented(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<(Option<String>, TokenDelivery), ApiError> {
-    let given: RefreshToken = read(body)?;
+    let given: RefreshToken = body::read(body)?;
     if given.refresh_token.is_some() {
         return Ok((given.refresh_token, TokenDelivery::Body));
     }
@@ -622,29 +622,12 @@ fn from_here(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Reads a body. What is wrong with it is told without repeating it: it may hold a password.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        let text = error.to_string();
-        let about_fields = ["unknown field", "missing field", "duplicate field"];
-        ApiError::InvalidBody(match error.classify() {
-            Category::Data if about_fields.iter().any(|start| text.starts_with(start)) => {
-                format!("{text}.")
-            }
-            Category::Data => {
-                "The body is not an object, or a field is of another type.".to_owned()
-            }
-            _ => "The body is not JSON.".to_owned(),
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refused(body: &str) -> String {
-        match read::<Registration>(body.as_bytes()) {
+        match body::read::<Registration>(body.as_bytes()) {
             Err(error) => error.to_string(),
             Ok(_) => panic!("not refused: {body}"),
         }

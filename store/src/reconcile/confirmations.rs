@@ -123,15 +123,7 @@ pub async fn untold_transfers(
     .bind(SAME_TRANSACTION_SECONDS)
     .fetch_all(pool)
     .await?;
-    let mut untold = Vec::new();
-    for row in rows {
-        let missing = of_transfer(&row)?;
-        let mut conn = pool.acquire().await?;
-        // A row that was written again stands at another time.
-        if !is_told(&mut conn, &missing).await? {
-            untold.push(missing);
-        }
-    }
+    let untold = never_told(pool, rows.iter().map(of_transfer)).await?;
     Ok((u64::try_from(expected).unwrap_or_default(), untold))
 }
 
@@ -229,14 +221,7 @@ pub async fn untold_redemptions(
     .bind(SAME_TRANSACTION_SECONDS)
     .fetch_all(pool)
     .await?;
-    let mut untold = Vec::new();
-    for row in rows {
-        let missing = of_redemption(row)?;
-        let mut conn = pool.acquire().await?;
-        if !is_told(&mut conn, &missing).await? {
-            untold.push(missing);
-        }
-    }
+    let untold = never_told(pool, rows.into_iter().map(of_redemption)).await?;
     Ok((u64::try_from(expected).unwrap_or_default(), untold))
 }
 
@@ -266,6 +251,23 @@ fn of_redemption(row: EndedRow) -> Result<Untold, Error> {
         redeem_request_id: Some(row.redeem_request_id),
         version: row.version,
     })
+}
+
+/// Those that the outbox does not have at any time: a row that was written again stands at another
+/// time than its transfer.
+async fn never_told(
+    pool: &PgPool,
+    missing: impl Iterator<Item = Result<Untold, Error>>,
+) -> Result<Vec<Untold>, Error> {
+    let mut untold = Vec::new();
+    for missing in missing {
+        let missing = missing?;
+        let mut conn = pool.acquire().await?;
+        if !is_told(&mut conn, &missing).await? {
+            untold.push(missing);
+        }
+    }
+    Ok(untold)
 }
 
 /// Whether the outbox has it at whatever time; slow, for the few that seem to be missing.
