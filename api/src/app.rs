@@ -14,8 +14,10 @@ use crate::{
     error::{ApiError, Thing},
     flows::Flows,
     idempotency::UnderWay,
+    limits::Limits,
     passwords::Passwords,
     readiness::Readiness,
+    redis::Redis,
     sessions::OpenSessions,
 };
 
@@ -31,6 +33,8 @@ pub struct App {
     pub outcomes: Outcomes,
     /// Copies of accounts.
     pub cache: Cache,
+    /// How much is taken from one client, and at once.
+    pub limits: Limits,
     /// Checks tokens.
     pub authenticator: Authenticator,
     /// Makes tokens in the dev profile.
@@ -77,11 +81,14 @@ impl App {
             .iter()
             .map(|(id, merchant)| (id.clone(), merchant.signing_key.clone()))
             .collect();
-        let cache = Cache::new(&settings.cache, pool.clone())?;
+        let redis = Redis::of(&settings.redis)?;
+        let cache = Cache::new(&settings.cache, pool.clone(), redis.clone());
+        let limits = Limits::new(&settings.limits, redis);
         Ok(Self {
             settings,
             pool,
             cache,
+            limits,
             flows,
             outcomes,
             authenticator,

@@ -1,4 +1,6 @@
-//! Request bodies: JSON, of bounded size.
+//! Request bodies: JSON, of bounded size and depth, that come in time.
+
+use std::time::Duration;
 
 use axum::{
     body::Bytes,
@@ -15,6 +17,11 @@ use crate::error::ApiError;
 /// The largest body that is read, in bytes.
 pub const BODY_MAX_BYTES: usize = 65_536;
 
+/// How deep arrays and objects of a body may be nested in one another.
+pub const JSON_MAX_DEPTH: usize = 32;
+/// How long a client may take to send a body.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
+
 /// A body that says it is JSON, as it came.
 #[derive(Debug, Clone)]
 pub struct JsonBody(pub Bytes);
@@ -26,7 +33,9 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !is_json(request.headers()) {
             return Err(ApiError::UnsupportedMediaType);
         }
-        raw(request, state).await.map(Self)
+        let body = raw(request, state).await?;
+        not_too_deep(&body)?;
+        Ok(Self(body))
     }
 }
 
@@ -62,12 +71,37 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 async fn raw<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
-    Bytes::from_request(request, state)
+    tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
         .await
+        .map_err(|_| ApiError::BodyTooSlow)?
         .map_err(|rejection| match rejection.into_response().status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
             _ => ApiError::InvalidBody("The body could not be read to its end.".to_owned()),
         })
+}
+
+/// Refuses a body that is nested deeper than is read, before anything reads it. `serde_json` has a
+/// limit too, but a fixed and higher one.
+pub(crate) fn not_too_deep(body: &[u8]) -> Result<(), ApiError> {
+    let mut depth = 0_usize;
+    let mut in_text = false;
+    let mut escaped = false;
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > JSON_MAX_DEPTH {
+            return Err(ApiError::InvalidBody(format!(
+                "The body is nested deeper than {JSON_MAX_DEPTH} levels."
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -84,4 +118,22 @@ fn is_json(headers: &HeaderMap) -> bool {
         .trim()
         .to_ascii_lowercase();
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_nested_no_deeper_than_is_read() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(not_too_deep(nested(32).as_bytes()).is_ok());
+        assert!(not_too_deep(nested(33).as_bytes()).is_err());
+        let siblings = format!("[{}]", vec!["{\"a\":[]}"; 100].join(","));
+        assert!(not_too_deep(siblings.as_bytes()).is_ok());
+        let text = format!(r#"{{"a": "\"{}"}}"#, "[".repeat(100));
+        assert!(not_too_deep(text.as_bytes()).is_ok());
+        let after_text = format!(r#"{{"a\\": {}}}"#, "[".repeat(32));
+        assert!(not_too_deep(after_text.as_bytes()).is_err());
+    }
 }

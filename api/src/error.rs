@@ -58,6 +58,12 @@ pub enum ApiError {
     /// Too many attempts; another one after so many seconds.
     #[error("too many attempts")]
     TooManyAttempts(u64),
+    /// The client has asked too often; again after so many seconds.
+    #[error("too many requests")]
+    RateLimited(u64),
+    /// Too much is under way in this process.
+    #[error("too much is under way")]
+    Overloaded,
     /// The token is tied to other merchants.
     #[error("not a merchant of this client")]
     MerchantNotAllowed,
@@ -76,6 +82,9 @@ pub enum ApiError {
     /// The body is larger than is read.
     #[error("the body is too large")]
     BodyTooLarge,
+    /// The body did not come in time.
+    #[error("the body is too slow")]
+    BodyTooSlow,
     /// The body is not JSON by its own account.
     #[error("the body is not application/json")]
     UnsupportedMediaType,
@@ -264,6 +273,18 @@ impl ApiError {
                 "Too many attempts",
                 format!("Try again in {seconds} seconds."),
             ),
+            Self::RateLimited(seconds) => (
+                S::TOO_MANY_REQUESTS,
+                "RATE_LIMITED",
+                "Too many requests",
+                format!("This client has asked too often. Try again in {seconds} seconds."),
+            ),
+            Self::Overloaded => (
+                S::SERVICE_UNAVAILABLE,
+                "OVERLOADED",
+                "Too much to do",
+                said("Too many requests are under way. Try again; nothing was done."),
+            ),
             Self::MerchantNotAllowed => (
                 S::FORBIDDEN,
                 "MERCHANT_NOT_ALLOWED",
@@ -307,6 +328,12 @@ impl ApiError {
                 "PAYLOAD_TOO_LARGE",
                 "The body is too large",
                 format!("A body may have {} bytes.", crate::body::BODY_MAX_BYTES),
+            ),
+            Self::BodyTooSlow => (
+                S::REQUEST_TIMEOUT,
+                "REQUEST_TIMEOUT",
+                "The body came too slowly",
+                said("The body did not come in time. Send it again."),
             ),
             Self::UnsupportedMediaType => (
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -429,7 +456,7 @@ impl ApiError {
                 header::WWW_AUTHENTICATE,
                 "Bearer error=\"insufficient_scope\"",
             ),
-            Self::TooManyAttempts(seconds) => {
+            Self::TooManyAttempts(seconds) | Self::RateLimited(seconds) => {
                 problem.header(header::RETRY_AFTER, &seconds.to_string());
             }
             Self::InvalidToken(_) => {
@@ -445,6 +472,7 @@ impl ApiError {
             Self::InvalidSignature(_) => problem.header(header::WWW_AUTHENTICATE, "Meed-Signature"),
             Self::RequestInProgress
             | Self::Unavailable(_)
+            | Self::Overloaded
             | Self::KeysUnavailable
             | Self::TimedOut => problem.headers.push((header::RETRY_AFTER, RETRY_AFTER)),
             Self::LedgerUnavailable(_, last) => {
@@ -538,6 +566,7 @@ impl Problem {
             StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ApiError::UnsupportedMediaType,
+            StatusCode::REQUEST_TIMEOUT => ApiError::BodyTooSlow,
             StatusCode::SERVICE_UNAVAILABLE => ApiError::TimedOut,
             status if status.is_client_error() => {
                 ApiError::InvalidParameter("The request cannot be read.".to_owned())
@@ -562,7 +591,8 @@ impl IntoResponse for Problem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let problem = self.problem();
-        if problem.status.is_server_error() {
+        // Shedding costs next to nothing, its log lines included; a counter tells of it.
+        if problem.status.is_server_error() && !matches!(self, Self::Overloaded) {
             tracing::error!(error = %self, "request failed");
         } else {
             tracing::debug!(error = %self, "request refused");

@@ -10,12 +10,16 @@ use activities::{
 };
 use anyhow::Context;
 use api::{App, flows::TemporalFlows};
+use axum_server::Handle;
 use boot::Settings;
+use hyper_util::rt::TokioTimer;
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use workflows::{Redeem, id, options};
 
 const PROGRAM: &str = "meed-api";
+/// How long a connection may be without a request, or with one that is not there yet.
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     boot::process::run(PROGRAM, serve)
@@ -52,13 +56,16 @@ async fn serve() -> anyhow::Result<()> {
 
     let draining = app.readiness.draining().clone();
     let routes = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, routes)
-        .with_graceful_shutdown({
-            let draining = draining.clone();
-            async move { draining.cancelled().await }
-        })
-        .into_future();
-    let mut server = tokio::spawn(server);
+    let connections = Handle::new();
+    let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(connections.clone());
+    // A client that does not send its request, or the next one, is not waited for; the reading of
+    // bodies has limits of its own.
+    server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_WITHIN);
+    let mut server = tokio::spawn(server.serve(routes));
     let signalled = tokio::spawn({
         let app = Arc::clone(&app);
         async move {
@@ -74,6 +81,10 @@ async fn serve() -> anyhow::Result<()> {
         let app = Arc::clone(&app);
         async move { app.cache.keep_fresh(app.readiness.draining()).await }
     });
+    let buckets = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.limits.keep_small().await }
+    });
     tracing::info!(address = %settings.api.listen, build = boot::temporal::BUILD_ID, "serving");
 
     // Requests under way end first; then the worker stops taking tasks and ends its steps.
@@ -81,13 +92,9 @@ async fn serve() -> anyhow::Result<()> {
     let requests = async {
         let ended = tokio::select! {
             ended = &mut server => ended,
-            () = async {
-                draining.cancelled().await;
-                tokio::time::sleep(drain).await;
-            } => {
-                server.abort();
-                tracing::warn!("requests were still under way at the end of the drain");
-                Ok(Ok(()))
+            () = draining.cancelled() => {
+                connections.graceful_shutdown(Some(drain));
+                (&mut server).await
             }
         };
         app.readiness.drain();
@@ -105,6 +112,7 @@ async fn serve() -> anyhow::Result<()> {
     let (requests, tasks) = tokio::join!(requests, tasks);
     signalled.abort();
     copies.abort();
+    buckets.abort();
     pool.close().await;
     tasks?;
     requests?;

@@ -20,7 +20,7 @@ pub(crate) struct Attempt {
 
 /// The address as it is counted: of IPv6 the network, of which one household or host has many
 /// addresses.
-fn counted(address: Option<&str>) -> String {
+pub(crate) fn counted(address: Option<&str>) -> String {
     match address.and_then(|address| address.parse().ok()) {
         Some(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_none() => {
             let [a, b, c, d, ..] = v6.segments();

@@ -281,16 +281,20 @@ impl System {
         id
     }
 
-    /// A customer's available points, when there is an account.
+    /// A customer's available points as the ledger has them now, when there is an account: a copy
+    /// would not know yet what another process has just done.
     ///
     /// # Panics
     /// When the api does not answer.
     pub async fn available(&self, customer: &str) -> Option<i64> {
-        let (status, view) = self.get(&format!("/api/v1/rewards/{customer}")).await;
-        status
-            .is_success()
-            .then(|| view["totalPoints"].as_i64())
-            .flatten()
+        let request = self
+            .request("GET", &format!("/api/v1/rewards/{customer}"))
+            .await
+            .header("cache-control", "no-cache");
+        let response = request.send().await.expect("the api answers");
+        let found = response.status().is_success();
+        let view: Value = response.json().await.expect("JSON");
+        found.then(|| view["totalPoints"].as_i64()).flatten()
     }
 
     /// A customer of this name who has points to spend.

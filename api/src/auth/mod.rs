@@ -442,11 +442,25 @@ impl<R: Stands> FromRequestParts<Arc<App>> for Holder<R> {
     }
 }
 
+/// The client by the request's token, if that counts, for limits; what was found out is left with
+/// the request.
+pub(crate) async fn known(app: &App, parts: &mut Parts) -> Option<String> {
+    let identity = app.authenticator.check(bearer(parts)?).await.ok()?;
+    let client = identity.client();
+    parts.extensions.insert(identity);
+    Some(client)
+}
+
 /// Whom the request's token stands for. The token of one of Meed's own users counts only while the
 /// session goes on.
-async fn identify(app: &App, parts: &Parts) -> Result<Identity, ApiError> {
-    let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
-    let identity = app.authenticator.check(token).await?;
+async fn identify(app: &App, parts: &mut Parts) -> Result<Identity, ApiError> {
+    let identity = match parts.extensions.remove::<Identity>() {
+        Some(identity) => identity,
+        None => {
+            let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
+            app.authenticator.check(token).await?
+        }
+    };
     if let Some(session) = identity.session
         && !app.sessions.is_open(&app.pool, session).await?
     {
@@ -456,7 +470,12 @@ async fn identify(app: &App, parts: &Parts) -> Result<Identity, ApiError> {
 }
 
 fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    // Of two, whoever stands in between may have looked at the other one.
+    if values.next().is_some() {
+        return None;
+    }
     let (scheme, token) = value.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")

@@ -80,6 +80,14 @@ impl Slot {
         held
     }
 
+    /// The account with what else is known of the same version.
+    pub(super) fn completed(&self, account: Account) -> Account {
+        match self.held() {
+            Some(held) if held.account.version == account.version => account.with(&held.account),
+            _ => account,
+        }
+    }
+
     /// What is kept.
     pub(super) fn held(&self) -> Option<Held> {
         lock(&self.state).held.clone()

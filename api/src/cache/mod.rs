@@ -35,6 +35,7 @@ use store::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::redis::Redis;
 use local::{Held, Local, Slot};
 use shared::Shared;
 
@@ -159,23 +160,15 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Copies of what is in this database.
-    ///
-    /// # Errors
-    /// When the address of Redis cannot be read.
-    pub fn new(settings: &CacheSettings, pool: PgPool) -> anyhow::Result<Self> {
-        let shared = settings
-            .redis_url
-            .as_ref()
-            .map(|url| Shared::new(url, settings))
-            .transpose()?;
-        Ok(Self {
+    /// Copies of what is in this database, shared in Redis where there is one.
+    pub fn new(settings: &CacheSettings, pool: PgPool, redis: Option<Arc<Redis>>) -> Self {
+        Self {
             pool,
             fresh: settings.fresh(),
             keep: settings.keep(),
             local: Local::new(settings.max_customers as usize),
-            shared,
-        })
+            shared: redis.map(|redis| Shared::new(redis, settings.keep())),
+        }
     }
 
     /// An account, with what is wanted of it; nothing for a customer without one. `ask_ledger` is
@@ -260,8 +253,9 @@ impl Cache {
         }
     }
 
-    /// Keeps what was read from the ledger at `seen`, and shares it. What is kept then, which may
-    /// be newer.
+    /// Shares what was read from the ledger at `seen`, and keeps it. What is kept then, which may
+    /// be newer. In this order: what is kept here is shown here, and nobody is to be shown what other
+    /// replicas do not find yet.
     async fn offer(
         &self,
         customer: &CustomerId,
@@ -269,14 +263,13 @@ impl Cache {
         account: Account,
         seen: Instant,
     ) -> Held {
-        let held = slot.offer(Arc::new(account), seen);
-        let Some(shared) = &self.shared else {
-            return held;
+        let account = slot.completed(account);
+        let newer = match &self.shared {
+            Some(shared) => shared.offer(customer, &account, seen).await,
+            None => None,
         };
-        match shared.offer(customer, &held.account, held.seen).await {
-            Some((newer, seen)) => slot.offer(Arc::new(newer), seen),
-            None => held,
-        }
+        let (account, seen) = newer.unwrap_or((account, seen));
+        slot.offer(Arc::new(account), seen)
     }
 
     /// Reads those copies again that somebody has asked for since the last time.

@@ -1,24 +1,14 @@
-//! The copies in Redis, which replicas share. Whoever puts one there learns of a newer one; while
-//! Redis does not answer, it is left alone for a moment, and nothing here fails.
+//! The copies in Redis, which replicas share. Whoever puts one there learns of a newer one.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
-use boot::settings::{CacheSettings, Secret};
 use domain::CustomerId;
-use redis::{
-    Client, ErrorKind, RedisError, Script,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::Script;
 use tokio::time::Instant;
 
 use super::Account;
+use crate::redis::Redis;
 
-/// How long it is left alone after it did not answer.
-const LEFT_ALONE_FOR: Duration = Duration::from_secs(1);
 /// What was read longer ago is not offered: meanwhile a newer copy may have come and gone.
 const OFFERED_WITHIN: Duration = Duration::from_secs(2);
 /// A newer copy that was kept longer ago than this yields to what is read now: the ledger was set
@@ -56,45 +46,27 @@ return false
 
 /// The copies in Redis.
 pub(super) struct Shared {
-    connection: ConnectionManager,
+    redis: Arc<Redis>,
     keep: Duration,
-    answer_within: Duration,
     offer: Script,
-    left_alone_until: Mutex<Option<Instant>>,
 }
 
 impl Shared {
-    /// Copies at this address. Nobody connects yet.
-    ///
-    /// # Errors
-    /// When the address cannot be read.
-    pub(super) fn new(url: &Secret, settings: &CacheSettings) -> anyhow::Result<Self> {
-        // The error may quote the address, which may hold a password.
-        let client = Client::open(url.expose())
-            .ok()
-            .context("cache.redis_url (REDIS_URL) is not redis://[user:password@]host:port")?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(settings.redis_answer_within()))
-            .set_number_of_retries(1);
-        Ok(Self {
-            connection: client
-                .get_connection_manager_lazy(config)
-                .ok()
-                .context("no connection to Redis can be made")?,
-            keep: settings.keep(),
-            answer_within: settings.redis_answer_within(),
+    /// Copies that are kept for so long.
+    pub(super) fn new(redis: Arc<Redis>, keep: Duration) -> Self {
+        Self {
+            redis,
+            keep,
             offer: Script::new(OFFER),
-            left_alone_until: Mutex::default(),
-        })
+        }
     }
 
     /// The shared copy, and when the ledger was asked for it at the latest.
     pub(super) async fn get(&self, customer: &CustomerId) -> Option<(Account, Instant)> {
         let asked = Instant::now();
-        let mut connection = self.connection.clone();
         let (copy, left): (Option<Vec<u8>>, i64) = self
-            .ask(async {
+            .redis
+            .ask(async |mut connection| {
                 redis::pipe()
                     .atomic()
                     .hget(key(customer), "copy")
@@ -120,7 +92,6 @@ impl Shared {
         }
         let copy = serde_json::to_vec(account).ok()?;
         let more = account.breakdown.is_some() || account.recent.is_some();
-        let mut connection = self.connection.clone();
         let mut offer = self.offer.key(key(customer));
         offer
             .arg(account.version.account)
@@ -130,7 +101,8 @@ impl Shared {
             .arg(milliseconds(self.keep.saturating_sub(age)))
             .arg(milliseconds(SET_BACK_AFTER));
         let newer: Option<(Vec<u8>, i64)> = self
-            .ask(async { offer.invoke_async(&mut connection).await })
+            .redis
+            .ask(async |mut connection| offer.invoke_async(&mut connection).await)
             .await?;
         let (copy, left) = newer?;
         self.read(&copy, left, asked)
@@ -142,38 +114,6 @@ impl Shared {
         let left = Duration::from_millis(u64::try_from(left).ok()?);
         let seen = asked.checked_sub(self.keep.saturating_sub(left))?;
         Some((account, seen))
-    }
-
-    async fn ask<T>(&self, question: impl Future<Output = Result<T, RedisError>>) -> Option<T> {
-        if self.alone().is_some_and(|until| Instant::now() < until) {
-            return None;
-        }
-        let answer = tokio::time::timeout(self.answer_within, question)
-            .await
-            .unwrap_or_else(|_| Err((ErrorKind::Io, "no answer in time").into()));
-        match answer {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                let until = Instant::now() + LEFT_ALONE_FOR;
-                let before = self
-                    .left_alone_until
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .replace(until);
-                metrics::counter!("meed_cache_failures_total").increment(1);
-                if before.is_none_or(|before| before + LEFT_ALONE_FOR < Instant::now()) {
-                    tracing::warn!(%error, "Redis does not answer; the ledger is asked instead");
-                }
-                None
-            }
-        }
-    }
-
-    fn alone(&self) -> Option<Instant> {
-        *self
-            .left_alone_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

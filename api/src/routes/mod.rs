@@ -20,11 +20,17 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::StatusCode,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
 };
-use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+use boot::Settings;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowCredentials, CorsLayer},
+    set_header::SetResponseHeaderLayer,
+    timeout::TimeoutLayer,
+};
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -33,13 +39,19 @@ use crate::{
     App,
     body::BODY_MAX_BYTES,
     error::{ApiError, Thing},
-    observe::observe,
+    limits::limit,
+    observe::{REQUEST_ID, observe},
     openapi::Document,
 };
 
 /// How long a request may take, beside what its client wants to wait: longer than a lock is waited
 /// for. A database that hangs is not noticed otherwise.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
+
+/// For two years, as browsers' own lists want it.
+const STAY_WITH_TLS: HeaderValue = HeaderValue::from_static("max-age=63072000");
+/// How long a browser may keep that a page may call.
+const PREFLIGHT_KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// All routes with their descriptions; those of the dev profile only when they are asked for.
 fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
@@ -101,14 +113,78 @@ pub fn router(app: Arc<App>) -> Router {
                 .persist_authorization(true)
                 .try_it_out_enabled(true),
         );
-    routes
+    let routes = routes
         .merge(documentation)
         .fallback(async || ApiError::NotFound(Thing::Route))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), limit));
+    let routes = match cors(&app.settings) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    // Browsers that have reached it over TLS once are to stay there.
+    let stay_with_tls = app
+        .settings
+        .api
+        .public_url
+        .starts_with("https://")
+        .then_some(STAY_WITH_TLS);
+    routes
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::STRICT_TRANSPORT_SECURITY,
+            move |_: &Response| stay_with_tls.clone(),
+        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe))
         .with_state(app)
+}
+
+/// Lets pages of the configured origins call from a browser; with cookies those that may use the
+/// refresh cookie.
+fn cors(settings: &Settings) -> Option<CorsLayer> {
+    let with_cookies: Vec<HeaderValue> = settings
+        .auth
+        .own
+        .iter()
+        .flat_map(|own| &own.cookie_origins)
+        .filter_map(|origin| origin.parse().ok())
+        .collect();
+    let origins: Vec<HeaderValue> = settings
+        .api
+        .cors_origins
+        .iter()
+        .filter_map(|origin| origin.parse().ok())
+        .chain(with_cookies.iter().cloned())
+        .collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let name = HeaderName::from_static;
+    Some(
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_credentials(AllowCredentials::predicate(move |origin, _| {
+                with_cookies.contains(origin)
+            }))
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                name("idempotency-key"),
+                REQUEST_ID,
+            ])
+            .expose_headers([
+                header::LOCATION,
+                header::RETRY_AFTER,
+                header::WWW_AUTHENTICATE,
+                name("idempotency-replayed"),
+                name("ratelimit"),
+                name("ratelimit-policy"),
+                REQUEST_ID,
+            ])
+            .max_age(PREFLIGHT_KEPT_FOR),
+    )
 }
 
 #[expect(

@@ -2,7 +2,6 @@
 //! Redis, no other one does either.
 
 use std::{
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -14,7 +13,10 @@ use domain::CustomerId;
 use store::{PgPool, history::Wanted, testing::TestDatabase};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Api, api_on, post_events, stay};
+use crate::{
+    redis::Redis,
+    support::{Api, api_on, post_events, stay},
+};
 
 const CUSTOMERS: usize = 3;
 /// Fewer copies than that, so that some are given up all the time.
@@ -114,10 +116,7 @@ async fn replicas_read_and_writers_write(
         text.replace("fresh_ms = 250", "fresh_ms = 20")
             .replace("max_customers = 20000", room)
             // A busy machine is not a Redis that is away.
-            .replace(
-                "redis_answer_within_ms = 150",
-                "redis_answer_within_ms = 10000",
-            )
+            .replace("answer_within_ms = 150", "answer_within_ms = 10000")
             .replace("${REDIS_URL:-}", redis.unwrap_or_default())
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -182,23 +181,18 @@ async fn no_replica_shows_an_older_version_after_a_newer_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn with_redis_no_other_replica_does_either() {
-    let Some(redis) = Redis::find().await else {
-        eprintln!("not run: neither REDIS_URL nor a redis-server is there");
-        return;
-    };
+    let redis = Redis::new().await;
     let database = store::testing::database().await;
-    replicas_read_and_writers_write(&database, Some(redis.url()), true, TOO_FEW, async || ()).await;
+    replicas_read_and_writers_write(&database, Some(&redis.url()), true, TOO_FEW, async || ())
+        .await;
 }
 
 /// Redis ends in the middle and comes back empty: only slower, and each replica keeps the rule.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_redis_for_a_while_it_is_only_slower() {
-    let Some(mut redis) = Redis::own().await else {
-        eprintln!("not run: there is no redis-server");
-        return;
-    };
+    let mut redis = Redis::new().await;
     let database = store::testing::database().await;
-    let url = redis.url().to_owned();
+    let url = redis.url();
     let room = "max_customers = 20";
     replicas_read_and_writers_write(&database, Some(&url), false, room, async || {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -212,14 +206,11 @@ async fn without_redis_for_a_while_it_is_only_slower() {
 /// A copy in one replica reaches the other one, also when the ledger is out of reach.
 #[tokio::test]
 async fn replicas_share_their_copies_in_redis() {
-    let Some(redis) = Redis::find().await else {
-        eprintln!("not run: neither REDIS_URL nor a redis-server is there");
-        return;
-    };
+    let redis = Redis::new().await;
     let database = store::testing::database().await;
     let change = |text: String| {
         text.replace("fresh_ms = 250", "fresh_ms = 60000")
-            .replace("${REDIS_URL:-}", redis.url())
+            .replace("${REDIS_URL:-}", &redis.url())
     };
     let customer = format!("C-{}", uuid::Uuid::new_v4().simple());
     let first = api_on(&database, change);
@@ -258,88 +249,4 @@ async fn replicas_share_their_copies_in_redis() {
         "the copy has no breakdown"
     );
     assert_eq!(away.body["totalPoints"], 400);
-}
-
-/// A Redis for tests: the one that REDIS_URL names, or a process of one's own.
-struct Redis {
-    url: String,
-    own: Option<(Child, u16)>,
-}
-
-impl Redis {
-    async fn find() -> Option<Self> {
-        match std::env::var("REDIS_URL") {
-            Ok(url) if !url.is_empty() => Some(Self { url, own: None }),
-            _ => Self::own().await,
-        }
-    }
-
-    async fn own() -> Option<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let mut redis = Self {
-            url: format!("redis://127.0.0.1:{port}"),
-            own: Some((Self::spawn(port)?, port)),
-        };
-        redis.answers().await;
-        Some(redis)
-    }
-
-    fn spawn(port: u16) -> Option<Child> {
-        let mut command = Command::new("redis-server");
-        command
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        match command.spawn() {
-            Ok(child) => Some(child),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => panic!("redis-server: {error}"),
-        }
-    }
-
-    fn url(&self) -> &str {
-        &self.url
-    }
-
-    async fn start(&mut self) {
-        let (child, port) = self.own.as_mut().expect("an own one");
-        *child = Self::spawn(*port).expect("it was there before");
-        self.answers().await;
-    }
-
-    async fn answers(&mut self) {
-        let (child, port) = self.own.as_mut().expect("an own one");
-        for _ in 0..300 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", *port))
-                .await
-                .is_ok()
-            {
-                return;
-            }
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "redis-server has ended"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("redis-server does not answer");
-    }
-
-    fn end(&mut self) {
-        if let Some((child, _)) = &mut self.own {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.end();
-    }
 }

@@ -104,8 +104,8 @@ async fn what_cannot_be_spent_is_refused() {
         (json!({ "points": 101 }), 409, "INSUFFICIENT_POINTS"),
         (json!({ "points": 0 }), 400, "INVALID_POINTS"),
         (json!({ "points": -1 }), 400, "INVALID_POINTS"),
-        (json!({ "points": 1.5 }), 400, "INVALID_BODY"),
-        (json!({ "points": "1" }), 400, "INVALID_BODY"),
+        (json!({ "points": 1.5 }), 400, "INVALID_POINTS"),
+        (json!({ "points": "1" }), 400, "INVALID_POINTS"),
         (
             json!({ "points": 1, "customerId": "C2" }),
             400,

@@ -8,8 +8,11 @@
 mod audit;
 mod cache;
 mod events;
+mod idempotency;
+mod limits;
 mod loyalty;
 mod query;
+mod redis;
 mod rewards;
 mod support;
 mod transactions;

@@ -79,7 +79,7 @@ struct OwnTable {
     session_ttl_seconds: u64,
     #[serde(default = "ten_seconds", deserialize_with = "value::not_negative")]
     refresh_grace_seconds: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "value::origins")]
     cookie_origins: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! `[cache]`: copies of balances that spare the ledger.
+//! `[cache]`: copies of balances that spare the ledger. `[redis]`: where replicas share them, and
+//! what else they share that may be lost.
 
 use std::time::Duration;
 
@@ -20,14 +21,6 @@ pub struct CacheSettings {
     /// Of how many customers a process keeps copies.
     #[serde(deserialize_with = "value::entries")]
     pub max_customers: u32,
-    /// How long Redis may take, in milliseconds. While it takes longer, the ledger is asked, and
-    /// what one replica has shown does not bind the others.
-    #[serde(deserialize_with = "value::positive")]
-    pub redis_answer_within_ms: u64,
-    /// The Redis that replicas share copies in, `redis://` or `rediss://`; without one each process
-    /// has its own. Empty is none.
-    #[serde(deserialize_with = "value::secret_if_given")]
-    pub redis_url: Option<Secret>,
 }
 
 impl Default for CacheSettings {
@@ -36,8 +29,6 @@ impl Default for CacheSettings {
             fresh_ms: 250,
             keep_seconds: 3_600,
             max_customers: 20_000,
-            redis_answer_within_ms: 150,
-            redis_url: None,
         }
     }
 }
@@ -48,13 +39,37 @@ impl CacheSettings {
         Duration::from_millis(self.fresh_ms)
     }
 
-    /// How long Redis may take.
-    pub const fn redis_answer_within(&self) -> Duration {
-        Duration::from_millis(self.redis_answer_within_ms)
-    }
-
     /// For how long a copy is kept.
     pub const fn keep(&self) -> Duration {
         Duration::from_secs(self.keep_seconds)
+    }
+}
+
+/// `[redis]`: what replicas share and nothing is lost with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisSettings {
+    /// Its address, `redis://` or `rediss://`; without one each process has its own copies and
+    /// counts for itself. Empty is none.
+    #[serde(deserialize_with = "value::secret_if_given")]
+    pub url: Option<Secret>,
+    /// How long it may take, in milliseconds. While it takes longer, each process is on its own.
+    #[serde(deserialize_with = "value::positive")]
+    pub answer_within_ms: u64,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            answer_within_ms: 150,
+        }
+    }
+}
+
+impl RedisSettings {
+    /// How long it may take.
+    pub const fn answer_within(&self) -> Duration {
+        Duration::from_millis(self.answer_within_ms)
     }
 }

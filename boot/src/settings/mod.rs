@@ -6,6 +6,7 @@
 mod auth;
 mod cache;
 mod expand;
+mod limits;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -24,7 +25,8 @@ use toml::Spanned;
 use workflows::redeem::RedeemLimits;
 
 pub use auth::{KeysSettings, OwnIssuer, OwnKeys, PasswordSettings, ThrottleSettings};
-pub use cache::CacheSettings;
+pub use cache::{CacheSettings, RedisSettings};
+pub use limits::{ClassLimits, LimitsSettings};
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
 /// The environment variable with the path of the configuration file.
@@ -99,6 +101,12 @@ pub struct Settings {
     /// Copies of balances.
     #[serde(default)]
     pub cache: CacheSettings,
+    /// What replicas of the API share.
+    #[serde(default)]
+    pub redis: RedisSettings,
+    /// How much is taken from one client, and at once.
+    #[serde(default)]
+    pub limits: LimitsSettings,
     /// Who may do what.
     pub auth: AuthSettings,
     /// The services that tier upgrades ask.
@@ -185,6 +193,9 @@ pub struct ApiSettings {
     /// `X-Forwarded-For` is believed; what anybody else says there is not.
     #[serde(default)]
     pub trusted_proxies: Vec<IpNet>,
+    /// The origins, such as `https://app.example`, whose pages may call it from a browser (CORS).
+    #[serde(default, deserialize_with = "value::origins")]
+    pub cors_origins: Vec<String>,
     /// How long an accepted redemption is waited for before the answer is given, in milliseconds.
     #[serde(
         default = "default_outcome_wait_ms",

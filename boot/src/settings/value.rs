@@ -129,6 +129,29 @@ pub(super) fn is_http_url(url: &str) -> bool {
         .is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(' '))
 }
 
+/// Origins as browsers send them: scheme and host, with a port only where it is not the usual one.
+pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let origins = Vec::<String>::deserialize(deserializer)?;
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        Some(origin) => Err(D::Error::custom(format!(
+            "{origin:?} is not an origin such as https://app.example, without a path"
+        ))),
+        None => Ok(origins),
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    host.is_some_and(|host| {
+        !host.is_empty()
+            && host.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte)
+            })
+    })
+}
+
 /// Memory of one hash in KiB, from what argon2 needs to a gibibyte.
 pub(super) fn hash_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = within(deserializer, 8..=1_048_576)?;

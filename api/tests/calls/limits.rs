@@ -1,0 +1,364 @@
+//! How much is taken from one client, and at once; and what a browser may ask.
+
+use axum::{
+    body::{Body, Bytes},
+    http::{Method, Request, StatusCode},
+};
+use futures::stream;
+use serde_json::json;
+use tower::ServiceExt;
+
+use crate::{
+    redis::Redis,
+    support::{Answer, Api, api_on, stay},
+};
+
+/// An api whose limit of this class is so; the class's line of the shipped configuration is
+/// replaced.
+async fn limited(class: &str, limits: &str) -> Api {
+    api_on(&store::testing::database().await, |text| {
+        limit_in(&text, class, limits)
+    })
+}
+
+fn limit_in(text: &str, class: &str, limits: &str) -> String {
+    let start = format!("{class} = {{ capacity");
+    let lines = text.lines().map(|line| {
+        if line.starts_with(&start) {
+            format!("{class} = {limits}")
+        } else {
+            line.to_owned()
+        }
+    });
+    let changed = lines.collect::<Vec<_>>().join("\n");
+    assert!(changed.contains(limits), "meed.toml has limits.{class}");
+    changed
+}
+
+fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
+    answer.headers[name].to_str().unwrap()
+}
+
+const PATH: &str = "/api/v1/rewards/C-nobody";
+
+#[tokio::test]
+async fn a_client_has_so_many_requests_and_is_told_when_to_ask_again() {
+    let api = limited(
+        "read",
+        "{ capacity = 3, refill_per_second = 1, max_concurrent = 9 }",
+    )
+    .await;
+    let busy = api.token("busy", "rewards.read", &[], None);
+    let first = api.get_as(&busy, PATH).await;
+    assert_eq!(first.problem(), (404, "CUSTOMER_NOT_FOUND"));
+    assert_eq!(header(&first, "ratelimit-policy"), "\"read\";q=3;w=3");
+    assert_eq!(header(&first, "ratelimit"), "\"read\";r=2;t=1");
+    // However slow this machine is, asking in a row for long enough finds the bucket empty.
+    let mut refused = None;
+    for _ in 0..200 {
+        let asked = (0..10).map(|_| api.get_as(&busy, PATH));
+        let answers = futures::future::join_all(asked).await;
+        refused = answers.into_iter().find(|a| a.status.as_u16() == 429);
+        if refused.is_some() {
+            break;
+        }
+    }
+    let refused = refused.expect("an empty bucket");
+    assert_eq!(refused.problem(), (429, "RATE_LIMITED"));
+    assert_eq!(header(&refused, "retry-after"), "1");
+    assert_eq!(header(&refused, "ratelimit"), "\"read\";r=0;t=3");
+
+    let other = api.token("other", "rewards.read", &[], None);
+    assert_eq!(api.get_as(&other, PATH).await.status, StatusCode::NOT_FOUND);
+    // Another class has a bucket of its own.
+    let sent = api
+        .post_as(
+            &api.token("busy", "rewards.write", &[], None),
+            "/api/v1/rewards/events",
+            "k",
+            &stay("E-limits", "C-limits", 1),
+        )
+        .await;
+    assert_eq!(sent.status, StatusCode::ACCEPTED, "{}", sent.body);
+    assert!(header(&sent, "ratelimit").starts_with("\"write\";r="));
+}
+
+/// Who shows no token that counts is counted by address, so guessing is limited too.
+#[tokio::test]
+async fn whoever_is_not_known_is_counted_by_address() {
+    let api = limited(
+        "read",
+        "{ capacity = 1, refill_per_second = 1, max_concurrent = 99 }",
+    )
+    .await;
+    let asked = (0..50).map(|n| {
+        let (api, token) = (&api, format!("made-up-{n}"));
+        async move { api.get_as(&token, PATH).await.status.as_u16() }
+    });
+    let statuses = futures::future::join_all(asked).await;
+    assert!(statuses.contains(&401), "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let known = api.get(PATH).await;
+    assert_eq!(known.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn replicas_count_together_in_redis() {
+    let redis = Redis::new().await;
+    let database = store::testing::database().await;
+    // What comes back within the test is less than one request.
+    let change = |text: String| {
+        limit_in(
+            &text,
+            "redeem",
+            "{ capacity = 100, refill_per_second = 1, max_concurrent = 99 }",
+        )
+        .replace("answer_within_ms = 150", "answer_within_ms = 10000")
+        .replace("${REDIS_URL:-}", &redis.url())
+    };
+    let (one, two) = (api_on(&database, change), api_on(&database, change));
+    let client = format!("client-{}", uuid::Uuid::new_v4());
+    let ask = async |api: &Api| {
+        let token = api.token(&client, "rewards.redeem", &[], None);
+        let answer = api
+            .post_as(&token, "/api/v1/redeem/none/cancel", "", &json!({}))
+            .await;
+        let left = header(&answer, "ratelimit").to_owned();
+        let left = left.split(['=', ';']).nth(2).unwrap().parse::<u32>();
+        left.unwrap()
+    };
+    let before = ask(&one).await;
+    assert_eq!(before, 99);
+    let mut asked = 0;
+    while asked < 40 {
+        tokio::join!(ask(&one), ask(&two));
+        asked += 2;
+    }
+    let (left_one, left_two) = (ask(&one).await, ask(&two).await);
+    // Each alone would have 79 left.
+    assert!(left_one < 70 && left_two < 70, "{left_one} {left_two}");
+}
+
+/// What cannot be begun now is refused at once, and what is under way goes on.
+#[tokio::test]
+async fn too_much_at_once_is_refused_at_once() {
+    let api = limited(
+        "write",
+        "{ capacity = 99, refill_per_second = 99, max_concurrent = 1 }",
+    )
+    .await;
+    let request = |body: Body| {
+        Request::builder()
+            .method(Method::POST)
+            .uri("/api/v1/rewards/events")
+            .header("authorization", format!("Bearer {}", api.client()))
+            .header("content-type", "application/json")
+            .header("idempotency-key", "k")
+            .body(body)
+            .unwrap()
+    };
+    let (slow, body) = futures::channel::mpsc::unbounded::<Result<Bytes, std::io::Error>>();
+    let first = tokio::spawn(api.router.clone().oneshot(request(Body::from_stream(body))));
+    let event = stay("E-shed", "C-shed", 1);
+    let mut shed = None;
+    for _ in 0..100 {
+        let answer = api.post("/api/v1/rewards/events", "shed", &json!(1)).await;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            shed = Some(answer);
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let shed = shed.expect("one is under way");
+    assert_eq!(shed.problem(), (503, "OVERLOADED"));
+    assert_eq!(header(&shed, "retry-after"), "1");
+    assert_eq!(
+        api.get(PATH).await.status,
+        StatusCode::NOT_FOUND,
+        "other classes have places of their own"
+    );
+    slow.unbounded_send(Ok(event.to_string().into())).unwrap();
+    drop(slow);
+    let first = first.await.unwrap().unwrap();
+    assert_eq!(first.status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let api = limited(
+        "write",
+        "{ capacity = 9, refill_per_second = 9, max_concurrent = 9 }",
+    )
+    .await;
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/api/v1/rewards/events")
+        .header("authorization", format!("Bearer {}", api.client()))
+        .header("content-type", "application/json")
+        .header("idempotency-key", "k")
+        .body(Body::from_stream(stream::pending::<
+            Result<Bytes, std::io::Error>,
+        >()))
+        .unwrap();
+    let response = api.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_body_is_nested_no_deeper_than_32_levels() {
+    let api = limited(
+        "write",
+        "{ capacity = 9, refill_per_second = 9, max_concurrent = 9 }",
+    )
+    .await;
+    let nested = format!("{}1{}", "[".repeat(33), "]".repeat(33));
+    for path in [
+        "/api/v1/rewards/events",
+        "/api/v1/redeem",
+        "/api/v1/loyalty",
+    ] {
+        let headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", "k"),
+        ];
+        let answer = api
+            .send(Method::POST, path, Some(&api.client()), &headers, &nested)
+            .await;
+        let answer = if answer.status == StatusCode::FORBIDDEN {
+            api.send(
+                Method::POST,
+                path,
+                Some(&api.player("C-1")),
+                &headers,
+                &nested,
+            )
+            .await
+        } else {
+            answer
+        };
+        assert_eq!(answer.problem(), (400, "INVALID_BODY"), "{path}");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains("32 levels"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_configured_origins_may_call() {
+    let database = store::testing::database().await;
+    let api = api_on(&database, |text| {
+        text.replace(
+            "cors_origins = []",
+            "cors_origins = [\"https://app.example\"]",
+        )
+        .replace(
+            "cookie_origins = []",
+            "cookie_origins = [\"https://own.example\"]",
+        )
+    });
+    let preflight = async |origin: &str| {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            (
+                "access-control-request-headers",
+                "authorization,idempotency-key",
+            ),
+        ];
+        api.send(Method::OPTIONS, "/api/v1/redeem", None, &headers, "")
+            .await
+    };
+    let allowed = preflight("https://app.example").await;
+    assert_eq!(allowed.status, StatusCode::OK);
+    assert_eq!(
+        header(&allowed, "access-control-allow-origin"),
+        "https://app.example"
+    );
+    assert!(header(&allowed, "access-control-allow-headers").contains("idempotency-key"));
+    assert!(
+        !allowed
+            .headers
+            .contains_key("access-control-allow-credentials")
+    );
+    let own = preflight("https://own.example").await;
+    assert_eq!(header(&own, "access-control-allow-credentials"), "true");
+    let elsewhere = preflight("https://elsewhere.example").await;
+    assert!(
+        !elsewhere
+            .headers
+            .contains_key("access-control-allow-origin")
+    );
+
+    // A problem can be read there too.
+    let refused = api
+        .send(
+            Method::GET,
+            PATH,
+            None,
+            &[("origin", "https://app.example")],
+            "",
+        )
+        .await;
+    assert_eq!(refused.problem(), (401, "UNAUTHENTICATED"));
+    assert_eq!(
+        header(&refused, "access-control-allow-origin"),
+        "https://app.example"
+    );
+    assert!(header(&refused, "access-control-expose-headers").contains("ratelimit"));
+}
+
+#[tokio::test]
+async fn every_call_has_a_class() {
+    let classes: Vec<String> = api::routes::document()
+        .paths
+        .paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = [
+                (Method::GET, item.get.is_some()),
+                (Method::POST, item.post.is_some()),
+                (Method::DELETE, item.delete.is_some()),
+                (Method::PUT, item.put.is_some()),
+                (Method::PATCH, item.patch.is_some()),
+            ];
+            methods
+                .into_iter()
+                .filter(|(_, is_there)| *is_there)
+                .map(move |(method, _)| {
+                    let class = api::limits::Class::of_route(&method, path);
+                    let class = class.map_or("none", api::limits::Class::as_str);
+                    format!("{method} {path} {class}")
+                })
+        })
+        .collect();
+    assert_eq!(classes, CLASSES, "{classes:#?}");
+}
+
+const CLASSES: &[&str] = &[
+    "GET /.well-known/jwks.json none",
+    "GET /.well-known/oauth-authorization-server none",
+    "GET /api/v1/audit read",
+    "POST /api/v1/auth/login auth",
+    "POST /api/v1/auth/logout auth",
+    "POST /api/v1/auth/refresh auth",
+    "POST /api/v1/auth/register auth",
+    "POST /api/v1/auth/register-staff auth",
+    "POST /api/v1/callbacks/{callbackId}/failure callback",
+    "POST /api/v1/callbacks/{callbackId}/success callback",
+    "GET /api/v1/customers/{customerId}/transactions read",
+    "GET /api/v1/loyalty read",
+    "POST /api/v1/loyalty redeem",
+    "POST /api/v1/partner-callbacks/{callbackId} callback",
+    "POST /api/v1/redeem redeem",
+    "GET /api/v1/redeem/{redeemRequestId} read",
+    "POST /api/v1/redeem/{redeemRequestId}/cancel redeem",
+    "POST /api/v1/rewards/events write",
+    "POST /api/v1/rewards/query read",
+    "GET /api/v1/rewards/{customerId} read",
+    "POST /api/v1/users/{userId}/deactivate write",
+    "GET /health/live none",
+    "GET /health/ready none",
+    "GET /loyalty read",
+    "POST /loyalty redeem",
+    "GET /metrics none",
+    "POST /oauth/token auth",
+];
