@@ -36,7 +36,7 @@ pub const TARGETS: [&str; 7] = [
     "api", "worker", "worker-2", "kafka", "postgres", "temporal", "partners",
 ];
 /// A connection that can be cut.
-pub const LINKS: [&str; 3] = ["postgres", "temporal", "partners"];
+pub const LINKS: [&str; 4] = ["postgres", "temporal", "partners", "kafka"];
 
 /// A request to redeem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

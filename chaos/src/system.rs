@@ -15,6 +15,7 @@ use stack::{Plan, Progress, Service, Stack, Step};
 
 use crate::merchants::{HURRIED_MS, MERCHANTS};
 use crate::options::Options;
+use crate::plan::LINKS;
 use crate::planted;
 use crate::proxy::Proxy;
 
@@ -82,6 +83,15 @@ impl System {
     /// Builds, provisions and starts everything, with the services as they are in earnest.
     pub async fn start(options: &Options) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // First, as Kafka tells everybody to come to its proxy.
+        let ports = Plan::load(&repository().join("dev.toml"))?.ports_at(options.port_base);
+        let mut proxies = HashMap::new();
+        for link in LINKS {
+            let at = proxy_port(options, link)?;
+            let target = SocketAddr::from(([127, 0, 0, 1], ports.get(link)?));
+            let proxy = Proxy::start(at, target).await;
+            proxies.insert(link, proxy.with_context(|| format!("port {at}"))?);
+        }
         let asked = options.clone();
         let (stack, plan) = tokio::task::spawn_blocking(move || components(&asked)).await??;
         let env: HashMap<String, String> = stack.env().into_iter().collect();
@@ -90,30 +100,27 @@ impl System {
             value.with_context(|| format!("the stack has no {name}"))
         };
         let database_url = known("DATABASE_URL")?;
-        let port = |name: &str| stack.ports().get(name);
-        let mut proxies = HashMap::new();
-        let mut behind = HashMap::new();
-        for (offset, link) in (PROXY_OFFSET..).zip(crate::plan::LINKS) {
-            let at = options.port_base + offset;
-            let target = SocketAddr::from(([127, 0, 0, 1], port(link)?));
-            let proxy = Proxy::start(at, target).await;
-            proxies.insert(link, proxy.with_context(|| format!("port {at}"))?);
-            behind.insert(link, at);
-        }
         let config = configuration(&plan.root, stack.data_dir())?;
-        let own_port = format!(":{}/", port("postgres")?);
+        let own_port = format!(":{}/", ports.get("postgres")?);
         let mut own = vec![
             (
                 "DATABASE_URL".to_owned(),
-                database_url.replace(&own_port, &format!(":{}/", behind["postgres"])),
+                database_url.replace(
+                    &own_port,
+                    &format!(":{}/", proxy_port(options, "postgres")?),
+                ),
             ),
             (
                 "TEMPORAL_ADDRESS".to_owned(),
-                format!("127.0.0.1:{}", behind["temporal"]),
+                format!("127.0.0.1:{}", proxy_port(options, "temporal")?),
             ),
             (
                 "PARTNERS_URL".to_owned(),
-                format!("http://127.0.0.1:{}", behind["partners"]),
+                format!("http://127.0.0.1:{}", proxy_port(options, "partners")?),
+            ),
+            (
+                "KAFKA_BROKERS".to_owned(),
+                format!("127.0.0.1:{}", proxy_port(options, "kafka")?),
             ),
             ("MEED_CONFIG".to_owned(), config.display().to_string()),
             ("MEED_PROFILE".to_owned(), "dev".to_owned()),
@@ -132,7 +139,7 @@ impl System {
             pool,
             brokers: known("KAFKA_BROKERS")?,
             api: known("MEED_API_URL")?,
-            partners: format!("http://127.0.0.1:{}", port("partners")?),
+            partners: format!("http://127.0.0.1:{}", ports.get("partners")?),
             http: Client::builder()
                 .timeout(std::time::Duration::from_secs(8))
                 .build()?,
@@ -198,6 +205,16 @@ pub fn build() -> Result<()> {
     run(&plan.build, &root, &[])
 }
 
+/// The port of the proxy in front of this.
+fn proxy_port(options: &Options, link: &str) -> Result<u16> {
+    let (_, offset) = LINKS
+        .into_iter()
+        .zip(PROXY_OFFSET..)
+        .find(|(name, _)| *name == link)
+        .context("no such link")?;
+    Ok(options.port_base + offset)
+}
+
 fn components(options: &Options) -> Result<(Stack, Plan)> {
     let root = repository();
     let plan = Plan::load(&root.join("dev.toml"))?;
@@ -207,6 +224,7 @@ fn components(options: &Options) -> Result<(Stack, Plan)> {
     let stack = Stack::builder()
         .plan(plan.clone())
         .ports(options.port_base)
+        .kafka_reached_at(proxy_port(options, "kafka")?)
         .data_dir(data_dir(options)?)
         .progress(Progress::quiet())
         .fresh()

@@ -52,6 +52,7 @@ pub struct StackBuilder {
     database: String,
     namespace: String,
     brokers: Option<u16>,
+    kafka_reached_at: Option<u16>,
     replicas: Option<u16>,
     variables: Vec<(String, String)>,
 }
@@ -69,6 +70,7 @@ impl StackBuilder {
             database: "app".into(),
             namespace: "default".into(),
             brokers: None,
+            kafka_reached_at: None,
             replicas: None,
             variables: Vec::new(),
         }
@@ -127,6 +129,12 @@ impl StackBuilder {
     /// they are the processes `kafka`, `kafka-2`, …, and everything is kept by up to three of them.
     pub fn brokers(mut self, count: u16) -> Self {
         self.brokers = Some(count);
+        self
+    }
+
+    /// The port that Kafka's first broker tells clients as its own, for a proxy of the caller's in front of it.
+    pub fn kafka_reached_at(mut self, port: u16) -> Self {
+        self.kafka_reached_at = Some(port);
         self
     }
 
@@ -210,6 +218,7 @@ impl StackBuilder {
             env: Vec::new(),
             data_dir,
             brokers,
+            kafka_reached_at: self.kafka_reached_at,
             replicas,
             variables: self.variables,
             ports: self.ports,

@@ -80,6 +80,7 @@ pub struct Stack {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) data_dir: PathBuf,
     pub(crate) brokers: u16,
+    pub(crate) kafka_reached_at: Option<u16>,
     pub(crate) replicas: u16,
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) ports: Ports,
@@ -288,8 +289,11 @@ impl Stack {
         };
         let task = self.progress.task("starting Kafka");
         let ports = |number| -> Result<BrokerPorts> {
+            let clients = self.ports.get(&numbered("kafka", number))?;
+            let elsewhere = self.kafka_reached_at.filter(|_| number == 1);
             Ok(BrokerPorts {
-                clients: self.ports.get(&numbered("kafka", number))?,
+                clients,
+                advertised: elsewhere.unwrap_or(clients),
                 controller: self.ports.get(&numbered("kafka-controller", number))?,
             })
         };

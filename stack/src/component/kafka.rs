@@ -26,10 +26,11 @@ const MAX_COPIES: usize = 3;
 const SILENCE_ALONE_MS: u32 = 1_000;
 const SILENCE_MS: u32 = 3_000;
 
-/// The two ports of a broker.
+/// The ports of a broker: where it listens for clients, where it tells them to come, and where for controllers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BrokerPorts {
     pub(crate) clients: u16,
+    pub(crate) advertised: u16,
     pub(crate) controller: u16,
 }
 
@@ -66,6 +67,7 @@ pub(crate) fn format(
         "IN_SYNC" => Some(in_sync.to_string()),
         "SILENCE_MS" => Some(silence.to_string()),
         "CLIENTS_PORT" => Some(ports.clients.to_string()),
+        "ADVERTISED_PORT" => Some(ports.advertised.to_string()),
         "CONTROLLER_PORT" => Some(ports.controller.to_string()),
         "LOG_DIR" => Some(log_dir.to_str()?.to_owned()),
         _ => None,

@@ -156,6 +156,7 @@ fn record_classes(kafka: &Kafka, dir: &Path, jars: &Path) -> Result<()> {
     let ports = [free_port()?, free_port()?];
     let ports = BrokerPorts {
         clients: ports[0],
+        advertised: ports[0],
         controller: ports[1],
     };
     let properties = broker::format(kafka, &dir.join("broker"), &[ports], 1)?;
