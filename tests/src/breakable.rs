@@ -18,7 +18,11 @@ use crate::{
 /// Where their blocks of ports are, counted from the shared one.
 const BLOCKS: [u16; 2] = [6, 7];
 /// Everything that a journey may end, in the order in which it is brought back.
-const PROCESSES: [&str; 6] = ["postgres", "kafka", "temporal", "partners", "worker", "api"];
+const PROCESSES: [&str; 7] = [
+    "postgres", "redis", "kafka", "temporal", "partners", "worker", "api",
+];
+/// How far the port of its Redis is from the first of its block.
+const REDIS_OFFSET: u16 = 7;
 /// How long one of them may take to serve again.
 const BACK_WITHIN: Duration = Duration::from_secs(180);
 
@@ -55,7 +59,7 @@ impl Drop for Place {
     }
 }
 
-/// A system whose components may be ended: PostgreSQL, Kafka, Temporal, partners, worker and api,
+/// A system whose components may be ended: PostgreSQL, Redis, Kafka, Temporal, partners, worker and api,
 /// with times so short that what was cut off goes on soon. Nobody acknowledges tier upgrades.
 ///
 /// # Panics
@@ -77,6 +81,10 @@ fn begin(number: usize) -> Components {
     let components = started(BLOCKS[number]);
     meed(&components.env, &["migrate"]);
     meed(&components.env, &["topics", "apply"]);
+    components
+        .stack
+        .start_service(redis(&components))
+        .expect("redis-server, which ./dev test installs, starts");
     for name in ["partners", "worker", "api"] {
         let service = service(&components, name);
         components
@@ -85,6 +93,30 @@ fn begin(number: usize) -> Components {
             .expect("the service starts");
     }
     components
+}
+
+fn redis_port(components: &Components) -> u16 {
+    components.stack.ports().base() + REDIS_OFFSET
+}
+
+/// A Redis that keeps nothing when it ends.
+fn redis(components: &Components) -> Service {
+    let port = redis_port(components);
+    let mut redis = Service::new("redis", "redis-server");
+    redis.args = [
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &port.to_string(),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
+    .map(str::to_owned)
+    .into();
+    redis.port = Some(port);
+    redis
 }
 
 /// A service of the plan with this system's configuration.
@@ -98,6 +130,8 @@ fn service(components: &Components, name: &str) -> Service {
     service
         .env
         .push(("MEED_CONFIG".to_owned(), config.display().to_string()));
+    let redis = format!("redis://127.0.0.1:{}", redis_port(components));
+    service.env.push(("REDIS_URL".to_owned(), redis));
     service
 }
 

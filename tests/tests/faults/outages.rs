@@ -249,3 +249,31 @@ async fn while_the_merchants_are_down_redemptions_wait_for_them() {
     system.blow("partners", Blow::Restart).await;
     load.end(&system).await;
 }
+
+#[tokio::test]
+async fn while_redis_hangs_and_is_gone_everything_goes_on() {
+    let system = breakable().await;
+    let load = Steady::begin(&system, outage()).await;
+    for blow in [Blow::Pause, Blow::Kill] {
+        system.blow("redis", blow).await;
+        let began = Instant::now();
+        tokio::time::sleep(outage()).await;
+        let there = json!("ready");
+        let worker = [
+            ("database", there.clone()),
+            ("kafka", there.clone()),
+            ("temporal", there),
+        ];
+        await_health(&system, &[("database", true), ("temporal", true)], &worker).await;
+        assert_served(&load.answers_since(began));
+    }
+    // The api has noticed, or this has shown nothing.
+    let metrics = system
+        .http
+        .get(format!("{}/metrics", system.components.env["MEED_API_URL"]));
+    let metrics = metrics.send().await.expect("the api answers");
+    let metrics = metrics.text().await.expect("metrics");
+    assert!(metrics.contains("meed_redis_failures_total"), "{metrics}");
+    system.blow("redis", Blow::Restart).await;
+    load.end(&system).await;
+}
