@@ -75,7 +75,10 @@ impl Kafka {
     {
         self.client(&[
             ("group.id", &self.group),
-            ("enable.auto.commit", "false"),
+            // What the intake hands over after its batch was posted, and nothing else. The client
+            // tries again by itself; it never tells how a commit ended that was asked for one by one.
+            ("enable.auto.commit", "true"),
+            ("auto.commit.interval.ms", "100"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "earliest"),
             // A rebalance stops only the partitions that move.

@@ -38,7 +38,6 @@ pub struct Lane {
     in_flight: bool,
     in_line: bool,
     paused: bool,
-    next_offset: Option<i64>,
 }
 
 impl Lane {
@@ -52,18 +51,12 @@ impl Lane {
             in_flight: false,
             in_line: false,
             paused: false,
-            next_offset: None,
         }
     }
 
     /// Which assignment this is.
     pub const fn epoch(&self) -> u64 {
         self.epoch
-    }
-
-    /// The offset to commit: everything before it is done.
-    pub const fn next_offset(&self) -> Option<i64> {
-        self.next_offset
     }
 
     /// Takes a message in.
@@ -119,15 +112,15 @@ impl Lane {
         Flow::Unchanged
     }
 
-    /// The batch in flight is done up to and including this offset. A completion of an earlier
-    /// assignment says nothing about this one; then nothing may be committed.
+    /// The batch in flight is done up to and including this offset. The offset to commit:
+    /// everything before it is done. A completion of an earlier assignment says nothing about this
+    /// one; then nothing may be committed.
     pub fn complete(&mut self, epoch: u64, last_offset: i64) -> Option<i64> {
         if epoch != self.epoch {
             return None;
         }
         self.in_flight = false;
-        self.next_offset = Some(last_offset + 1);
-        self.next_offset
+        Some(last_offset + 1)
     }
 }
 
@@ -244,7 +237,6 @@ mod tests {
             None,
             "its own batch is still on its way"
         );
-        assert_eq!(again.next_offset(), None);
         assert_eq!(again.complete(2, 1), Some(2));
     }
 }

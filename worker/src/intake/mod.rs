@@ -22,7 +22,7 @@ use futures::FutureExt;
 use rdkafka::{
     Message as _,
     consumer::{CommitMode, Consumer, StreamConsumer},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
     topic_partition_list::{Offset, TopicPartitionList},
 };
@@ -43,8 +43,6 @@ use crate::{flows::Flows, kafka::Kafka, measures, record::Record};
 
 /// How many messages are taken from the consumer before anything else is looked at.
 const MESSAGES_AT_A_TIME: usize = 1_000;
-/// How often offsets that could not be committed are committed again.
-const COMMIT_AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// How long batches in flight may take to finish when the process is told to stop.
 const DRAIN_SECONDS: u64 = 10;
 
@@ -91,7 +89,6 @@ struct Run {
     /// Partitions whose next award batch waits for its turn, first come first served.
     line: VecDeque<(Arc<str>, i32)>,
     epoch: u64,
-    commit_again: bool,
 }
 
 impl Intake {
@@ -112,7 +109,6 @@ impl Intake {
             in_flight: JoinSet::new(),
             line: VecDeque::new(),
             epoch: 0,
-            commit_again: false,
         };
         let outcome = run.take_in(&stop).await;
         run.drain().await;
@@ -129,7 +125,6 @@ impl Intake {
 
 impl Run {
     async fn take_in(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let mut commit_again = tokio::time::interval(COMMIT_AGAIN_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -149,7 +144,6 @@ impl Run {
                     self.receive(received);
                     self.receive_what_is_there();
                 }
-                _ = commit_again.tick() => self.commit_failed_again(),
             }
             self.follow_changes();
         }
@@ -259,7 +253,6 @@ impl Run {
                         }
                     }
                 }
-                Change::CommitFailed => self.commit_again = true,
             }
         }
         measures::batches_in_flight(self.in_flight.len());
@@ -315,16 +308,17 @@ impl Run {
         let flow = assigned.lane.relieve();
         self.tell_consumer(flow, topic, partition);
         if faultpoint::planted(bug::OFFSET_ORDER) {
-            self.commit(&[(topic, partition, last_offset + 1)], CommitMode::Sync);
+            self.commit(topic, partition, last_offset + 1);
+            let _ = self.consumer.commit_consumer_state(CommitMode::Sync);
         }
     }
 
-    /// Commits a finished batch and sends the next one off.
+    /// Has a finished batch committed and sends the next one off.
     fn complete(&mut self, done: &Done) {
         // A rebalance that the consumer has already told of comes first.
         self.follow_changes();
         if let Some(offset) = self.finish(done) {
-            self.commit(&[(&done.topic, done.partition, offset)], CommitMode::Async);
+            self.commit(&done.topic, done.partition, offset);
             let lanes = self.lanes.get_mut(&done.topic);
             let assigned = lanes.and_then(|lanes| lanes.get_mut(&done.partition));
             if assigned.is_some_and(|assigned| assigned.lane.get_in_line()) {
@@ -341,37 +335,18 @@ impl Run {
         Some(offset)
     }
 
-    fn commit(&self, offsets: &[(&Arc<str>, i32, i64)], mode: CommitMode) {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition, offset) in offsets {
-            if let Err(error) =
-                list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
-            {
-                tracing::error!(%error, %topic, partition, offset, "no such offset");
-            }
-        }
-        if list.count() == 0 {
-            return;
-        }
+    /// Hands the offset to the consumer, which commits it a moment later with those of other
+    /// partitions, and again until that succeeds.
+    fn commit(&self, topic: &str, partition: i32, offset: i64) {
         faultpoint::reach("offset", "before-commit");
-        if let Err(error) = self.consumer.commit(&list, mode) {
+        let mut list = TopicPartitionList::new();
+        let stored = list
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .and_then(|()| self.consumer.store_offsets(&list));
+        if let Err(error) = stored {
             // The messages come again, which changes nothing.
-            tracing::warn!(%error, "offsets were not committed");
+            tracing::warn!(%error, topic, partition, offset, "an offset was not taken");
         }
-    }
-
-    fn commit_failed_again(&mut self) {
-        if std::mem::take(&mut self.commit_again) {
-            self.commit(&self.finished_offsets(), CommitMode::Async);
-        }
-    }
-
-    fn finished_offsets(&self) -> Vec<(&Arc<str>, i32, i64)> {
-        self.lanes
-            .iter()
-            .flat_map(|(topic, lanes)| lanes.iter().map(move |(p, assigned)| (topic, p, assigned)))
-            .filter_map(|(topic, p, assigned)| Some((topic, *p, assigned.lane.next_offset()?)))
-            .collect()
     }
 
     async fn drain(&mut self) {
@@ -379,8 +354,10 @@ impl Run {
         tracing::info!(under_way, "the intake stops; batches in flight may finish");
         let finished = tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), async {
             while let Some(done) = self.in_flight.join_next().await {
-                if let Ok(done) = done {
-                    self.finish(&done);
+                if let Ok(done) = done
+                    && let Some(offset) = self.finish(&done)
+                {
+                    self.commit(&done.topic, done.partition, offset);
                 }
             }
         });
@@ -389,8 +366,13 @@ impl Run {
             tracing::warn!(left, "batches that did not finish will be read again");
             self.in_flight.abort_all();
         }
-        let offsets = self.finished_offsets();
-        tokio::task::block_in_place(|| self.commit(&offsets, CommitMode::Sync));
+        let committed =
+            tokio::task::block_in_place(|| self.consumer.commit_consumer_state(CommitMode::Sync));
+        match committed {
+            // There may be nothing new to commit.
+            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Err(error) => tracing::warn!(%error, "offsets were not committed"),
+        }
         self.consumer.unsubscribe();
     }
 }
