@@ -8,6 +8,10 @@ use axum::{
 };
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Utc};
 use serde::de::DeserializeOwned;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+};
 
 use crate::{
     App, address,
@@ -125,6 +129,37 @@ pub fn instant(name: &str, text: &str) -> Result<DateTime<Utc>, ApiError> {
                  2026-03-14T12:00:00Z."
             ))
         })
+}
+
+/// An id, for the description of the API: no control characters, and no space at its ends.
+#[derive(Debug, ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 128,
+    pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+)]
+#[expect(dead_code, reason = "it describes the ids of `domain`")]
+pub struct Id(String);
+
+/// An id that stands in addresses, which has no slash either.
+#[derive(Debug, ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 128,
+    pattern = r"^[^\s\x00-\x1f\x7f-\x9f/]([^\x00-\x1f\x7f-\x9f/]*[^\s\x00-\x1f\x7f-\x9f/])?$"
+)]
+#[expect(dead_code, reason = "it describes the ids of `domain`")]
+pub struct IdInAddress(String);
+
+/// What [`instant`] reads, for the description of the API.
+pub fn instant_schema() -> Schema {
+    let text = |format| {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.format(Some(SchemaFormat::KnownFormat(format)))
+    };
+    let either = AnyOfBuilder::new();
+    let either = either.item(text(KnownFormat::Date));
+    Schema::AnyOf(either.item(text(KnownFormat::DateTime)).build())
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ const DATABASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How ready this process is, by part.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(example = json!({
+    "ready": true, "database": true, "temporal": true, "worker": true, "draining": false
+}))]
 pub struct Ready {
     /// Whether all of it is.
     pub ready: bool,

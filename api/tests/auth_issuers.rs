@@ -12,73 +12,10 @@ use axum::{Router, http::StatusCode, routing::get as route};
 use chrono::Utc;
 use jsonwebtoken::{
     Algorithm, EncodingKey, Header,
-    jwk::{Jwk, KeyAlgorithm, PublicKeyUse},
+    jwk::{KeyAlgorithm, PublicKeyUse},
 };
-use p256::pkcs8::EncodePrivateKey;
-use rsa::{pkcs1::EncodeRsaPrivateKey, traits::PublicKeyParts};
 use serde_json::{Value, json};
-use support::{Api, get};
-
-struct Key {
-    id: &'static str,
-    algorithm: Algorithm,
-    private: EncodingKey,
-    public: Jwk,
-}
-
-impl Key {
-    fn new(id: &'static str, algorithm: Algorithm, private: EncodingKey) -> Self {
-        let mut public = Jwk::from_encoding_key(&private, algorithm).expect("a public key");
-        public.common.key_id = Some(id.to_owned());
-        public.common.public_key_use = Some(PublicKeyUse::Signature);
-        Self {
-            id,
-            algorithm,
-            private,
-            public,
-        }
-    }
-
-    fn rsa(id: &'static str, bits: usize) -> Self {
-        let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, bits).expect("a key");
-        assert_eq!(key.size() * 8, bits);
-        let der = key.to_pkcs1_der().expect("DER");
-        Self::new(
-            id,
-            Algorithm::RS256,
-            EncodingKey::from_rsa_der(der.as_bytes()),
-        )
-    }
-
-    fn ec(id: &'static str) -> Self {
-        let key = p256::SecretKey::random(&mut rsa::rand_core::OsRng);
-        let der = key.to_pkcs8_der().expect("DER");
-        Self::new(
-            id,
-            Algorithm::ES256,
-            EncodingKey::from_ec_der(der.as_bytes()),
-        )
-    }
-
-    fn ed(id: &'static str) -> Self {
-        let mut der = vec![
-            0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
-        ];
-        der.extend(uuid::Uuid::new_v4().into_bytes());
-        der.extend(uuid::Uuid::new_v4().into_bytes());
-        Self::new(id, Algorithm::EdDSA, EncodingKey::from_ed_der(&der))
-    }
-
-    fn sign(&self, claims: &Value) -> String {
-        let mut header = Header::new(self.algorithm);
-        header.kid = Some(self.id.to_owned());
-        self.sign_with(&header, claims)
-    }
-
-    fn sign_with(&self, header: &Header, claims: &Value) -> String {
-        jsonwebtoken::encode(header, claims, &self.private).expect("signed")
-    }
-}
+use support::{Api, get, keys::Key};
 
 /// An OpenID provider.
 struct Provider {

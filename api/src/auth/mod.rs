@@ -454,12 +454,11 @@ pub(crate) async fn known(app: &App, parts: &mut Parts) -> Option<String> {
 /// Whom the request's token stands for. The token of one of Meed's own users counts only while the
 /// session goes on.
 async fn identify(app: &App, parts: &mut Parts) -> Result<Identity, ApiError> {
-    let identity = match parts.extensions.remove::<Identity>() {
-        Some(identity) => identity,
-        None => {
-            let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
-            app.authenticator.check(token).await?
-        }
+    let identity = if let Some(identity) = parts.extensions.remove::<Identity>() {
+        identity
+    } else {
+        let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
+        app.authenticator.check(token).await?
     };
     if let Some(session) = identity.session
         && !app.sessions.is_open(&app.pool, session).await?

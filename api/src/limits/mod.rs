@@ -175,12 +175,11 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
         return ApiError::Overloaded.into_response();
     };
     let (mut parts, body) = request.into_parts();
-    let client = match auth::known(&app, &mut parts).await {
-        Some(client) => client,
-        None => {
-            let address = address::of(&parts, &app.settings.api.trusted_proxies);
-            throttle::counted(address.map(|address| address.to_string()).as_deref())
-        }
+    let client = if let Some(client) = auth::known(&app, &mut parts).await {
+        client
+    } else {
+        let address = address::of(&parts, &app.settings.api.trusted_proxies);
+        throttle::counted(address.map(|address| address.to_string()).as_deref())
     };
     let standing = app.limits.take(limit, &client).await;
     let mut response = match standing.wait {

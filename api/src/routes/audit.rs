@@ -10,10 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App,
-    auth::{AsStaff, Holder},
+    auth::{AsStaff, Holder, Role},
     error::{ApiError, ProblemDocument},
+    openapi::{AnyCall, told},
     paging,
-    parameters::{Parameters, instant},
+    parameters::{Parameters, instant, instant_schema},
 };
 
 /// The longest text that is looked for, in characters; no actor or subject is longer.
@@ -25,19 +26,31 @@ const TEXT_MAX_CHARS: usize = 512;
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditParameters {
     /// By whom: the issuer and the subject of a token, or `merchant` and its id.
-    #[param(max_length = 512, example = "http://127.0.0.1:21000 partner")]
+    #[param(
+        max_length = 512,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
+        example = "http://127.0.0.1:21000 partner"
+    )]
     actor: Option<String>,
     /// What was done.
-    #[param(max_length = 512, example = "redeem.request")]
+    #[param(
+        max_length = 512,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
+        example = "redeem.request"
+    )]
     action: Option<String>,
     /// To what: the id of the thing.
-    #[param(max_length = 512, example = "R-1001")]
+    #[param(
+        max_length = 512,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*$",
+        example = "R-1001"
+    )]
     subject: Option<String>,
     /// The first instant that counts: an ISO date (UTC) or an RFC 3339 instant.
-    #[param(example = "2026-03-14")]
+    #[param(schema_with = instant_schema, example = "2026-03-14")]
     from: Option<String>,
     /// The first instant that does not count any more.
-    #[param(example = "2026-03-15")]
+    #[param(schema_with = instant_schema, example = "2026-03-15")]
     to: Option<String>,
     /// How many records.
     #[param(minimum = 1, maximum = 100, default = 20)]
@@ -96,14 +109,14 @@ pub(super) struct AuditRecord {
     path = "/api/v1/audit",
     operation_id = "listAudit",
     tag = "audit",
-    security(("token" = [])),
+    security(("token" = ["staff"]), ("token" = ["admin"])),
     params(AuditParameters),
     responses(
         (status = 200, description = "A page of the record", body = AuditPage),
-        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not for this role: staff or admin", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidParameter("A parameter is not known.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "Not for this role: staff or admin", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Staff)))),
+        AnyCall,
     )
 )]
 pub(super) async fn list(

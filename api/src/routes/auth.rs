@@ -29,8 +29,9 @@ use crate::{
     App,
     auth::{AsAdmin, Holder, Role, own},
     body::{self, JsonBody},
-    error::{ApiError, ProblemDocument},
+    error::{ApiError, ProblemDocument, Thing},
     idempotency::{self, Claim, Reply},
+    openapi::{AnyBody, AnyCall, told},
     parameters::{IdempotencyKey, Origin},
     throttle,
 };
@@ -76,20 +77,20 @@ pub(super) struct Registered {
 #[utoipa::path(
     post,
     path = "/api/v1/auth/register",
+    operation_id = "register",
     tag = "users",
     security(()),
-    params(("Idempotency-Key" = String, Header, description = "The client's key for this request", min_length = 1, max_length = 255)),
+    params(("Idempotency-Key" = String, Header, description = "The client's own key for this request", min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "7f1c1b52-4")),
     request_body = Registration,
     responses(
         (status = 201, description = "Registered", body = Registered),
-        (status = 400, description = "The body breaks its contract, or no Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "USERNAME_TAKEN or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "CREDENTIALS_NOT_ALLOWED, or the Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 429, description = "Too many registrations from this address", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The body breaks its contract, or no Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
+        (status = 409, description = "USERNAME_TAKEN or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UsernameTaken))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        (status = 422, description = "CREDENTIALS_NOT_ALLOWED, or the Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn register(
@@ -131,21 +132,22 @@ pub(super) async fn register(
 #[utoipa::path(
     post,
     path = "/api/v1/auth/register-staff",
+    operation_id = "registerStaff",
     tag = "users",
     security(("token" = ["admin"])),
-    params(("Idempotency-Key" = String, Header, description = "The client's key for this request", min_length = 1, max_length = 255)),
+    params(("Idempotency-Key" = String, Header, description = "The client's own key for this request", min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "7f1c1b52-4")),
     request_body = Registration,
     responses(
         (status = 201, description = "Registered", body = Registered),
-        (status = 400, description = "The body breaks its contract, or no Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token is not an admin's", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "USERNAME_TAKEN or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "CREDENTIALS_NOT_ALLOWED, or the Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The body breaks its contract, or no Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token is not an admin's", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Admin)))),
+        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
+        (status = 409, description = "USERNAME_TAKEN or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UsernameTaken))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        (status = 422, description = "CREDENTIALS_NOT_ALLOWED, or the Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn register_staff(
@@ -259,9 +261,8 @@ pub(super) struct Login {
     /// The password.
     #[schema(format = Password)]
     password: String,
-    /// How the refresh token travels.
+    /// How the refresh token travels; in the body, when this is left out.
     #[serde(default)]
-    #[schema(inline, default = "body")]
     token_delivery: TokenDelivery,
 }
 
@@ -298,19 +299,19 @@ pub(super) struct Tokens {
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login",
+    operation_id = "logIn",
     tag = "users",
     security(()),
     request_body = Login,
     responses(
         (status = 200, description = "Logged in; with `cookie`, the refresh token is in `Set-Cookie`", body = Tokens),
-        (status = 400, description = "The body breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "Name or password is wrong", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The user has been deactivated, or the page is of elsewhere", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 429, description = "Too many failures; `Retry-After` says when to try again", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The body breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "Name or password is wrong", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidCredentials))),
+        (status = 403, description = "The user has been deactivated, or the page is of elsewhere", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UserDeactivated))),
+        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        AnyCall,
     )
 )]
 pub(super) async fn login(
@@ -397,18 +398,19 @@ pub(super) struct RefreshToken {
 #[utoipa::path(
     post,
     path = "/api/v1/auth/refresh",
+    operation_id = "refreshTokens",
     tag = "users",
     security(()),
     request_body = RefreshToken,
     responses(
         (status = 200, description = "The next tokens, the refresh token where the last one was", body = Tokens),
-        (status = 400, description = "The body breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "The refresh token does not count; log in again", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The page is of elsewhere", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The body breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "The refresh token does not count; log in again", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidRefreshToken))),
+        (status = 403, description = "The page is of elsewhere", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::OriginNotAllowed))),
+        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        AnyCall,
     )
 )]
 pub(super) async fn refresh(
@@ -458,17 +460,18 @@ pub(super) async fn refresh(
 #[utoipa::path(
     post,
     path = "/api/v1/auth/logout",
+    operation_id = "logOut",
     tag = "users",
     security(()),
     request_body = RefreshToken,
     responses(
         (status = 204, description = "Logged out; the cookie is taken back"),
-        (status = 400, description = "The body breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The page is of elsewhere", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The body breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 403, description = "The page is of elsewhere", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::OriginNotAllowed))),
+        (status = 404, description = "There are no own users here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        AnyCall,
     )
 )]
 pub(super) async fn logout(

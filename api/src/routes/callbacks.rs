@@ -15,15 +15,19 @@ use utoipa::ToSchema;
 
 use crate::{
     App,
-    auth::{CallbacksWrite, Caller},
+    auth::{CallbacksWrite, Caller, Scope},
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
+    openapi::{AnyCall, told},
     parameters::{CallbackId, Origin},
 };
 
 /// An answer that was taken.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "callbackId": "3f0d1c2b4a5968778695a4b3c2d1e0f00f1e2d3c4b5a6978", "answer": "SUCCESS"
+}))]
 pub(super) struct Taken {
     /// The callback.
     pub(super) callback_id: String,
@@ -35,17 +39,19 @@ pub(super) struct Taken {
 #[utoipa::path(
     post,
     path = "/api/v1/callbacks/{callbackId}/success",
+    operation_id = "acknowledgeSuccess",
     tag = "callbacks",
     security(("token" = ["callbacks.write"])),
-    params(("callbackId" = String, Path, description = "The id from the notification")),
+    params(("callbackId" = String, Path, description = "The id from the notification",
+        example = "3f0d1c2b4a5968778695a4b3c2d1e0f00f1e2d3c4b5a6978")),
     responses(
         (status = 200, description = "Taken; also when the same answer comes again", body = Taken),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such callback", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "Another answer was taken before", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "The callback has expired", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::CallbacksWrite)))),
+        (status = 404, description = "There is no such callback", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Callback)))),
+        (status = 409, description = "Another answer was taken before", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::CallbackAnswered))),
+        (status = 410, description = "The callback has expired", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::CallbackExpired))),
+        AnyCall,
     )
 )]
 pub(super) async fn success(
@@ -61,17 +67,20 @@ pub(super) async fn success(
 #[utoipa::path(
     post,
     path = "/api/v1/callbacks/{callbackId}/failure",
+    operation_id = "acknowledgeFailure",
     tag = "callbacks",
     security(("token" = ["callbacks.write"])),
-    params(("callbackId" = String, Path, description = "The id from the notification")),
+    params(("callbackId" = String, Path, description = "The id from the notification",
+        example = "3f0d1c2b4a5968778695a4b3c2d1e0f00f1e2d3c4b5a6978")),
     responses(
-        (status = 200, description = "Taken; also when the same answer comes again", body = Taken),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such callback", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "Another answer was taken before", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "The callback has expired", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "Taken; also when the same answer comes again", body = Taken,
+            example = json!({ "callbackId": "3f0d1c2b4a5968778695a4b3c2d1e0f00f1e2d3c4b5a6978", "answer": "FAILURE" })),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::CallbacksWrite)))),
+        (status = 404, description = "There is no such callback", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Callback)))),
+        (status = 409, description = "Another answer was taken before", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::CallbackAnswered))),
+        (status = 410, description = "The callback has expired", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::CallbackExpired))),
+        AnyCall,
     )
 )]
 pub(super) async fn failure(

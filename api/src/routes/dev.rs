@@ -10,6 +10,7 @@ use crate::{
     App,
     auth::dev::Grant,
     error::{ApiError, ProblemDocument, Thing},
+    openapi::{AnyCall, told},
     parameters::Parameters,
 };
 
@@ -17,8 +18,17 @@ use crate::{
 #[utoipa::path(
     get,
     path = "/.well-known/jwks.json",
+    operation_id = "readKeys",
     tag = "operations",
-    responses((status = 200, description = "A JSON Web Key Set (RFC 7517)", body = serde_json::Value))
+    security(()),
+    responses(
+        (status = 200, description = "A JSON Web Key Set (RFC 7517)", body = serde_json::Value,
+            example = json!({ "keys": [{
+                "kty": "OKP", "crv": "Ed25519", "use": "sig",
+                "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+                "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+            }] }))
+    )
 )]
 pub(super) async fn jwks(State(app): State<Arc<App>>) -> Json<serde_json::Value> {
     let mut keys = app
@@ -37,7 +47,7 @@ pub(super) async fn jwks(State(app): State<Arc<App>>) -> Json<serde_json::Value>
 #[into_params(parameter_in = Query)]
 pub(super) struct TokenParameters {
     /// The subject.
-    #[param(example = "me")]
+    #[param(example = "me", min_length = 1)]
     sub: String,
     /// Scopes, separated by spaces.
     #[serde(default)]
@@ -52,6 +62,10 @@ pub(super) struct TokenParameters {
 
 /// A token.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSJ9.e30.c2lnbmF0dXJl",
+    "token_type": "Bearer", "expires_in": 43200
+}))]
 #[expect(clippy::struct_field_names, reason = "OAuth's names")]
 pub(super) struct Token {
     /// The token.
@@ -66,11 +80,14 @@ pub(super) struct Token {
 #[utoipa::path(
     get,
     path = "/dev/token",
+    operation_id = "readDevToken",
     tag = "operations",
+    security(()),
     params(TokenParameters),
     responses(
         (status = 200, description = "The token", body = Token),
-        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json")
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidParameter("A parameter is not known.".to_owned())))),
+        AnyCall
     )
 )]
 pub(super) async fn get_token(
@@ -84,11 +101,14 @@ pub(super) async fn get_token(
 #[utoipa::path(
     post,
     path = "/dev/token",
+    operation_id = "makeDevToken",
     tag = "operations",
+    security(()),
     params(TokenParameters),
     responses(
         (status = 200, description = "The token", body = Token),
-        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json")
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidParameter("A parameter is not known.".to_owned())))),
+        AnyCall
     )
 )]
 pub(super) async fn post_token(

@@ -16,11 +16,12 @@ use utoipa::ToSchema;
 
 use crate::{
     App,
-    auth::{Caller, RewardsWrite, Role},
+    auth::{Caller, RewardsWrite, Role, Scope},
     body::JsonBody,
     error::{ApiError, ProblemDocument},
     idempotency::{self, Claim, Reply},
-    parameters::{IdempotencyKey, Origin},
+    openapi::{AnyBody, AnyCall, told},
+    parameters::{Id, IdempotencyKey, Origin},
 };
 
 /// A partner's event, as in the topic `reward-events`.
@@ -34,12 +35,12 @@ use crate::{
 #[expect(dead_code, reason = "it describes what `domain::inbound` reads")]
 pub(super) struct EventBody {
     /// The partner's id of the event: it counts once, by whichever road it comes.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = Id)]
     event_id: String,
     /// What happened.
     event_type: RewardEventType,
     /// Whose points.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = Id)]
     customer_id: String,
     /// When it happened.
     timestamp: DateTime<Utc>,
@@ -80,19 +81,19 @@ pub(super) struct EventAccepted {
     operation_id = "sendEvent",
     tag = "rewards",
     security(("token" = ["rewards.write"])),
-    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "The client's own key for this request", example = "7f1c1b52-1")),
     request_body(content = EventBody, content_type = "application/json"),
     responses(
         (status = 202, description = "Accepted, also when it was before", body = EventAccepted),
-        (status = 400, description = "The event breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it; a player's never does", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICTING_REQUEST: the id came before with another body; or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The event breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it; a player's never does", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsWrite)))),
+        (status = 409, description = "CONFLICTING_REQUEST: the id came before with another body; or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::ConflictingRequest))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn send(

@@ -15,6 +15,7 @@ use crate::{App, readiness::Ready};
 
 /// The process runs.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({ "status": "live" }))]
 pub(super) struct Live {
     /// Always `live`.
     status: &'static str,
@@ -24,7 +25,9 @@ pub(super) struct Live {
 #[utoipa::path(
     get,
     path = "/health/live",
+    operation_id = "isLive",
     tag = "operations",
+    security(()),
     responses((status = 200, description = "It runs", body = Live))
 )]
 pub(super) async fn live() -> Json<Live> {
@@ -35,10 +38,15 @@ pub(super) async fn live() -> Json<Live> {
 #[utoipa::path(
     get,
     path = "/health/ready",
+    operation_id = "isReady",
     tag = "operations",
+    security(()),
     responses(
         (status = 200, description = "It can", body = Ready),
-        (status = 503, description = "It cannot, and what is missing", body = Ready)
+        (status = 503, description = "It cannot, and what is missing", body = Ready,
+            example = json!({
+                "ready": false, "database": true, "temporal": false, "worker": true, "draining": false
+            }))
     )
 )]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Ready>) {
@@ -55,8 +63,11 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Read
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "readMetrics",
     tag = "operations",
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"))
+    security(()),
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain",
+        example = json!("meed_http_requests_total{method=\"GET\",route=\"/loyalty\",status=\"200\"} 3\n")))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let pool = &app.pool;

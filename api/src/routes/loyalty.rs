@@ -9,10 +9,11 @@ use axum::{
 };
 use chrono::Utc;
 use domain::{
-    CustomerId, MerchantId, OrderId, Points, RedeemRequestId, Refusal, RefusalClass,
+    CustomerId, MerchantId, Number, OrderId, Points, RedeemRequestId, Refusal, RefusalClass,
     command::RedeemRequest, redemption::BUILT_IN_MERCHANT,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use store::{history::Wanted, redemptions::Origin as Road};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,11 +21,12 @@ use uuid::Uuid;
 use super::redeem::{RedeemAccepted, carry_out};
 use crate::{
     App,
-    auth::{AsPlayer, Holder, Identity},
+    auth::{AsPlayer, Holder, Identity, Role},
     body::{self, JsonBody},
     cache::AskLedger,
     error::{ApiError, ProblemDocument},
     idempotency::{self, Reply},
+    openapi::{AnyBody, AnyCall, told},
     parameters::{IdempotencyKey, Origin},
 };
 
@@ -47,8 +49,8 @@ pub(super) struct Loyalty {
 #[schema(example = json!({ "points": 100 }))]
 pub(super) struct Spend {
     /// The points.
-    #[schema(minimum = 1)]
-    points: i64,
+    #[schema(value_type = i64, minimum = 1)]
+    points: Box<RawValue>,
 }
 
 /// Shows the account of the customer whose token it is.
@@ -59,12 +61,12 @@ pub(super) struct Spend {
     path = "/api/v1/loyalty",
     operation_id = "readLoyalty",
     tag = "loyalty",
-    security(("token" = [])),
+    security(("token" = ["player"])),
     responses(
         (status = 200, description = "The account", body = Loyalty),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Player)))),
+        AnyCall,
     )
 )]
 pub(super) async fn read(
@@ -97,12 +99,12 @@ pub(super) async fn read(
     path = "/loyalty",
     operation_id = "readLoyaltyUnversioned",
     tag = "loyalty",
-    security(("token" = [])),
+    security(("token" = ["player"])),
     responses(
         (status = 200, description = "The account", body = Loyalty),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Player)))),
+        AnyCall,
     )
 )]
 pub(super) async fn read_unversioned(
@@ -122,21 +124,22 @@ pub(super) async fn read_unversioned(
     path = "/api/v1/loyalty",
     operation_id = "spendLoyalty",
     tag = "loyalty",
-    security(("token" = [])),
-    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
+    security(("token" = ["player"])),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "The client's own key for this request", example = "7f1c1b52-2")),
     request_body(content = Spend, content_type = "application/json"),
     responses(
         (status = 202, description = "Accepted", body = RedeemAccepted,
-            headers(("Location" = String, description = "The redemption"))),
-        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "INSUFFICIENT_POINTS or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+            headers(("Location" = String, description = "The redemption")),
+            example = json!({ "redeemRequestId": "loyalty-6d0c7f0e-6a0f-5c0e-9a53-2f6f0b8a7c11", "status": "SUCCESS" })),
+        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Player)))),
+        (status = 409, description = "INSUFFICIENT_POINTS or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InsufficientPoints))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn spend(
@@ -158,21 +161,22 @@ pub(super) async fn spend(
     path = "/loyalty",
     operation_id = "spendLoyaltyUnversioned",
     tag = "loyalty",
-    security(("token" = [])),
-    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
+    security(("token" = ["player"])),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "The client's own key for this request", example = "7f1c1b52-3")),
     request_body(content = Spend, content_type = "application/json"),
     responses(
         (status = 202, description = "Accepted", body = RedeemAccepted,
-            headers(("Location" = String, description = "The redemption"))),
-        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "INSUFFICIENT_POINTS or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+            headers(("Location" = String, description = "The redemption")),
+            example = json!({ "redeemRequestId": "loyalty-6d0c7f0e-6a0f-5c0e-9a53-2f6f0b8a7c11", "status": "SUCCESS" })),
+        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "Not for this role: player", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Player)))),
+        (status = 409, description = "INSUFFICIENT_POINTS or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InsufficientPoints))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn spend_unversioned(
@@ -200,8 +204,9 @@ fn request(
 ) -> Result<RedeemRequest, ApiError> {
     let Spend { points } = body::read(body)?;
     let refused = |class, reason: String| ApiError::Refused(Refusal::new(class, reason));
-    let points = Points::new(points)
-        .ok()
+    // The same numbers as in a request to redeem: 100.0 is one of them.
+    let points = Number::parse(points.get())
+        .and_then(|points| Points::new(points.to_i64()?).ok())
         .filter(|points| !points.is_zero())
         .ok_or_else(|| {
             let reason = "points is a whole number above 0".to_owned();

@@ -178,7 +178,7 @@ fn cors(settings: &Settings) -> Option<CorsLayer> {
                 header::LOCATION,
                 header::RETRY_AFTER,
                 header::WWW_AUTHENTICATE,
-                name("idempotency-replayed"),
+                name("idempotent-replayed"),
                 name("ratelimit"),
                 name("ratelimit-policy"),
                 REQUEST_ID,

@@ -18,7 +18,8 @@ use crate::{
     App,
     auth::{Scope, own},
     body::RawBody,
-    error::{ApiError, ProblemDocument},
+    error::{ApiError, ProblemDocument, Thing},
+    openapi::{AnyBody, AnyCall, told},
     parameters::Origin,
     throttle,
 };
@@ -32,10 +33,19 @@ const CREDENTIAL_MAX_BYTES: usize = 256;
 #[utoipa::path(
     get,
     path = "/.well-known/oauth-authorization-server",
+    operation_id = "readTokenServer",
     tag = "tokens",
+    security(()),
     responses(
-        (status = 200, description = "The metadata of the authorization server", body = serde_json::Value),
-        (status = 404, description = "No tokens are made here", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "The metadata of the authorization server", body = serde_json::Value,
+            example = json!({
+                "issuer": "https://meed.example", "token_endpoint": "https://meed.example/oauth/token",
+                "jwks_uri": "https://meed.example/.well-known/jwks.json",
+                "grant_types_supported": ["client_credentials"], "response_types_supported": [],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "scopes_supported": ["rewards.read", "rewards.write", "rewards.redeem", "callbacks.write"]
+            })),
+        (status = 404, description = "No tokens are made here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
     )
 )]
 pub(super) async fn metadata(
@@ -59,12 +69,19 @@ pub(super) async fn metadata(
 #[expect(dead_code, reason = "it describes the form, which is read by hand")]
 pub(super) struct TokenForm {
     /// Always `client_credentials`.
+    #[schema(pattern = "^client_credentials$")]
     grant_type: String,
     /// Scopes, separated by spaces; without it all that the client may have.
+    #[schema(
+        nullable = false,
+        pattern = r"^((rewards\.(read|write|redeem)|callbacks\.write)( (rewards\.(read|write|redeem)|callbacks\.write))*)?$"
+    )]
     scope: Option<String>,
     /// The client, when it is not in the header `Authorization: Basic`.
+    #[schema(nullable = false)]
     client_id: Option<String>,
     /// Its secret, likewise.
+    #[schema(nullable = false)]
     client_secret: Option<String>,
 }
 
@@ -167,6 +184,7 @@ fn not_to_be_kept(headers: &mut HeaderMap) {
 #[utoipa::path(
     post,
     path = "/oauth/token",
+    operation_id = "makeClientToken",
     tag = "tokens",
     security(("clientSecret" = []), ()),
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
@@ -174,10 +192,9 @@ fn not_to_be_kept(headers: &mut HeaderMap) {
         (status = 200, description = "The token", body = ClientToken),
         (status = 400, description = "invalid_request, invalid_scope or unsupported_grant_type", body = TokenError),
         (status = 401, description = "invalid_client", body = TokenError),
-        (status = 404, description = "No tokens are made here", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The form is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 429, description = "Too many wrong secrets; `Retry-After` says when to try again", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "No tokens are made here", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Route)))),
+        AnyBody,
+        AnyCall,
     )
 )]
 pub(super) async fn token(
@@ -280,7 +297,14 @@ struct Credentials {
 
 /// The client's id and secret, from the one place where they are.
 fn credentials(headers: &HeaderMap, form: &Form) -> Result<Credentials, NoToken> {
-    let in_header = headers.get(header::AUTHORIZATION);
+    let mut in_headers = headers.get_all(header::AUTHORIZATION).iter();
+    let in_header = in_headers.next();
+    if in_headers.next().is_some() {
+        return Err(NoToken::because(
+            "invalid_request",
+            "The header Authorization comes more than once.",
+        ));
+    }
     let found = match (in_header, &form.client_secret) {
         (Some(_), Some(_)) => {
             return Err(NoToken::because(

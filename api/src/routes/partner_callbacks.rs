@@ -21,6 +21,7 @@ use crate::{
     body::RawBody,
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
+    openapi::{AnyBody, AnyCall, told},
     parameters::{CallbackId, Origin},
 };
 
@@ -54,22 +55,25 @@ pub(super) enum PartnerStatus {
 #[utoipa::path(
     post,
     path = "/api/v1/partner-callbacks/{callbackId}",
+    operation_id = "answerPartnerCallback",
     tag = "callbacks",
     security(("merchantSignature" = [])),
     params(
-        ("callbackId" = String, Path, description = "The last part of `callbackUrl`"),
-        ("Meed-Timestamp" = i64, Header, description = "The Unix time in seconds")
+        ("callbackId" = String, Path, description = "The last part of `callbackUrl`",
+            example = "3f0d1c2b4a5968778695a4b3c2d1e0f00f1e2d3c4b5a6978"),
+        ("Meed-Timestamp" = i64, Header, description = "The Unix time in seconds", example = 1_773_489_600)
     ),
     request_body(content = PartnerAnswer, content_type = "application/json"),
     responses(
-        (status = 200, description = "Taken; also when the same answer comes again", body = Taken),
-        (status = 400, description = "The answer breaks the protocol", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "Not signed, or wrongly", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such callback", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "Another answer was taken before", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "Too late", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "Taken; also when the same answer comes again", body = Taken,
+            example = json!({ "callbackId": "3f0d1c2b4a5968778695a4b3c2d1e0f00f1e2d3c4b5a6978", "answer": "CONFIRMED" })),
+        (status = 400, description = "The answer breaks the protocol", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "Not signed, or wrongly", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidSignature("Meed-Signature is missing".to_owned())))),
+        (status = 404, description = "There is no such callback", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Callback)))),
+        (status = 409, description = "Another answer was taken before", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::CallbackAnswered))),
+        (status = 410, description = "Too late", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::CallbackExpired))),
+        AnyBody,
+        AnyCall,
     )
 )]
 pub(super) async fn answer(

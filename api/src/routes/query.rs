@@ -13,10 +13,11 @@ use utoipa::ToSchema;
 use super::rewards::{LEDGER_WITHIN, Question, Rewards, span};
 use crate::{
     App,
-    auth::{Caller, Identity, RewardsRead},
+    auth::{Caller, Identity, RewardsRead, Scope},
     body::{self, JsonBody},
     cache::AskLedger,
     error::{ApiError, ProblemDocument, Thing},
+    openapi::{AnyBody, AnyCall, told},
     parameters::Origin,
 };
 
@@ -30,8 +31,7 @@ const TOGETHER: usize = 4;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({ "customerId": "C-42", "from": "2026-03-01", "to": "2026-04-01" }))]
 pub(super) struct RewardsQuery {
-    /// The customer.
-    #[schema(min_length = 1, max_length = 128)]
+    /// The customer. Who cannot be one is none that is known.
     customer_id: String,
     /// The first instant that counts: an ISO date (UTC) or an RFC 3339 instant. Without it and `to`
     /// the balance of now.
@@ -39,6 +39,12 @@ pub(super) struct RewardsQuery {
     /// The first instant that does not count any more.
     to: Option<String>,
 }
+
+/// Whose points, and of which ranges.
+#[derive(Debug, ToSchema)]
+#[schema(min_items = 1, max_items = 100)]
+#[expect(dead_code, reason = "it describes the list, which is read as one")]
+pub(super) struct RewardsQueries(Vec<RewardsQuery>);
 
 /// A result, or a problem.
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,7 +74,7 @@ pub(super) struct RewardsProblem {
     operation_id = "queryRewards",
     tag = "rewards",
     security(("token" = ["rewards.read"])),
-    request_body(content = Vec<RewardsQuery>, content_type = "application/json",
+    request_body(content = RewardsQueries, content_type = "application/json",
         description = "From 1 to 100 of them",
         example = json!([
             { "customerId": "C-42", "from": "2026-03-01", "to": "2026-04-01" },
@@ -94,12 +100,12 @@ pub(super) struct RewardsProblem {
                     }
                 }
             ])),
-        (status = 400, description = "The question cannot be understood", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The question cannot be understood", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsRead)))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        AnyCall,
     )
 )]
 pub(super) async fn query(

@@ -27,12 +27,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App,
-    auth::{Caller, Identity, RewardsRedeem},
+    auth::{Caller, Identity, RewardsRedeem, Scope},
     body::JsonBody,
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
     idempotency::{self, Claim, Reply},
-    parameters::{IdempotencyKey, Origin, Parameters},
+    openapi::{AnyBody, AnyCall, told},
+    parameters::{Id, IdInAddress, IdempotencyKey, Origin, Parameters},
     routes::ANSWER_WITHIN,
     waiting,
 };
@@ -48,10 +49,10 @@ use crate::{
 #[expect(dead_code, reason = "it describes what `domain::inbound` reads")]
 pub(super) struct RedeemBody {
     /// The client's id of the redemption; the same id and body is the same redemption.
-    #[schema(min_length = 1, max_length = 128, pattern = "^[^/]+$")]
+    #[schema(value_type = IdInAddress)]
     redeem_request_id: String,
     /// Whose points.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = Id)]
     customer_id: String,
     /// How many points.
     #[schema(minimum = 1)]
@@ -67,16 +68,17 @@ pub(super) struct RedeemBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct MerchantContext {
     /// The merchant.
-    #[schema(min_length = 1, max_length = 128, pattern = "^[^/]+$")]
+    #[schema(value_type = IdInAddress)]
     merchant_id: String,
     /// The order there.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = Id)]
     order_id: String,
 }
 
 /// A redemption that is under way.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({ "redeemRequestId": "R-1001", "status": "RESERVED" }))]
 pub(super) struct RedeemAccepted {
     /// The client's id of it.
     pub(super) redeem_request_id: String,
@@ -210,22 +212,23 @@ fn accepted_unseen(request: &RedeemRequest) -> Reply {
 #[utoipa::path(
     post,
     path = "/api/v1/redeem",
+    operation_id = "redeem",
     tag = "redeem",
     security(("token" = ["rewards.redeem"])),
-    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
-        description = "The client's own key for this request")),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+        description = "The client's own key for this request", example = "7f1c1b52-6")),
     request_body(content = RedeemBody, content_type = "application/json"),
     responses(
         (status = 202, description = "Accepted", body = RedeemAccepted,
             headers(("Location" = String, description = "The redemption"))),
-        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "INSUFFICIENT_POINTS, CONFLICTING_REQUEST or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "The request breaks its contract", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidBody("The body is not JSON.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsRedeem)))),
+        (status = 409, description = "INSUFFICIENT_POINTS, CONFLICTING_REQUEST or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InsufficientPoints))),
+        AnyBody,
+        (status = 415, description = "The body is not JSON", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::UnsupportedMediaType))),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn redeem(
@@ -376,7 +379,7 @@ async fn start_and_wait(
 pub(super) struct WaitParameters {
     /// How many seconds to wait for the end, at most; the server's own limit is 30 unless it is
     /// configured otherwise.
-    #[param(minimum = 0)]
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 4_294_967_295_u64)]
     wait: Option<u32>,
 }
 
@@ -387,14 +390,14 @@ pub(super) struct WaitParameters {
     operation_id = "readRedemption",
     tag = "redeem",
     security(("token" = ["rewards.redeem"])),
-    params(("redeemRequestId" = String, Path, description = "The client's id of it"), WaitParameters),
+    params(("redeemRequestId" = String, Path, description = "The client's id of it", example = "R-1001"), WaitParameters),
     responses(
         (status = 200, description = "The redemption", body = RedemptionBody),
-        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is none, or not for this client", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidParameter("A parameter is not known.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsRedeem)))),
+        (status = 404, description = "There is none, or not for this client", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Redemption)))),
+        AnyCall,
     )
 )]
 pub(super) async fn read(
@@ -438,23 +441,24 @@ fn may_see(identity: &Identity, row: &Redemption) -> bool {
 #[utoipa::path(
     post,
     path = "/api/v1/redeem/{redeemRequestId}/cancel",
+    operation_id = "cancelRedemption",
     tag = "redeem",
     security(("token" = ["rewards.redeem"])),
     params(
-        ("redeemRequestId" = String, Path, description = "The client's id of it"),
-        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255,
-            description = "The client's own key for this request")
+        ("redeemRequestId" = String, Path, description = "The client's id of it", example = "R-1001"),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+            description = "The client's own key for this request", example = "7f1c1b52-7")
     ),
     responses(
         (status = 202, description = "The wish is recorded", body = RedeemAccepted,
             headers(("Location" = String, description = "The redemption"))),
-        (status = 400, description = "No usable Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is none, or not for this client", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "ALREADY_ENDED or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "No usable Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyMissing))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsRedeem)))),
+        (status = 404, description = "There is none, or not for this client", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Redemption)))),
+        (status = 409, description = "ALREADY_ENDED or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::AlreadyEnded))),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn cancel(

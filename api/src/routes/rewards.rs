@@ -19,10 +19,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App,
-    auth::{Caller, RewardsRead},
+    auth::{Caller, RewardsRead, Scope},
     cache::{AskLedger, Source},
     error::{ApiError, LastKnown, ProblemDocument, Thing},
-    parameters::{Parameters, instant},
+    openapi::{AnyCall, told},
+    parameters::{Parameters, instant, instant_schema},
 };
 
 /// How long the ledger may take to answer before it counts as out of reach: a customer who looks at
@@ -39,13 +40,16 @@ const RANGE_MAX_DAYS: i64 = 400;
 pub(super) struct RewardsParameters {
     /// The first instant that counts: an ISO date (UTC) or an RFC 3339 instant. With `from` or
     /// `to`, `totalPoints` is the net change within `[from, to)`.
+    #[param(schema_with = instant_schema)]
     from: Option<String>,
     /// The first instant that does not count any more.
+    #[param(schema_with = instant_schema)]
     to: Option<String>,
     /// Whether to say what the points were for.
     #[param(default = true)]
     breakdown: Option<bool>,
     /// The balance at this instant instead of now; not together with `from` or `to`.
+    #[param(schema_with = instant_schema)]
     at: Option<String>,
 }
 
@@ -111,8 +115,9 @@ impl From<BreakdownLine> for RewardsLine {
 pub(super) struct PartialRewards {
     #[serde(flatten)]
     problem: ProblemDocument,
-    /// Always true: there is no more than this.
-    partial: bool,
+    /// True with LEDGER_UNAVAILABLE: there is no more than this. Absent with another problem, as
+    /// are the members below.
+    partial: Option<bool>,
     /// When the ledger was last asked; null when nothing is known.
     as_of: Option<DateTime<Utc>>,
     /// Points that could be spent then.
@@ -159,11 +164,12 @@ pub(super) fn span(
     params(("customerId" = String, Path, description = "The customer", example = "C-42"), RewardsParameters),
     responses(
         (status = 200, description = "The points", body = Rewards),
-        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such customer", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "The ledger is out of reach; with the last known balance, if there is one", body = PartialRewards, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidParameter("A parameter is not known.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsRead)))),
+        (status = 404, description = "There is no such customer", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Customer)))),
+        AnyCall,
+        (status = 503, description = "LEDGER_UNAVAILABLE: with the last known balance, if there is one; or another problem for the moment", body = PartialRewards, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn read(

@@ -15,9 +15,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App,
-    auth::{Caller, Identity, RewardsRead},
+    auth::{Caller, Identity, RewardsRead, Scope},
     cache::{self, AskLedger, Source},
     error::{ApiError, ProblemDocument, Thing},
+    openapi::{AnyCall, told},
     paging,
     parameters::Parameters,
 };
@@ -142,11 +143,11 @@ impl TransactionBody {
     ),
     responses(
         (status = 200, description = "A page of the history", body = History),
-        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such customer", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter cannot be used", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidParameter("A parameter is not known.".to_owned())))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token does not allow it", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingScope(Scope::RewardsRead)))),
+        (status = 404, description = "There is no such customer", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::Customer)))),
+        AnyCall,
     )
 )]
 pub(super) async fn list(

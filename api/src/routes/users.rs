@@ -18,9 +18,10 @@ use uuid::Uuid;
 
 use crate::{
     App,
-    auth::{AsAdmin, Holder},
+    auth::{AsAdmin, Holder, Role},
     error::{ApiError, ProblemDocument, Thing},
     idempotency::{self, Claim, Reply},
+    openapi::{AnyCall, told},
     parameters::{IdempotencyKey, Origin},
 };
 
@@ -42,21 +43,22 @@ pub(super) struct DeactivatedUser {
 #[utoipa::path(
     post,
     path = "/api/v1/users/{userId}/deactivate",
+    operation_id = "deactivateUser",
     tag = "users",
     security(("token" = ["admin"])),
     params(
-        ("userId" = String, Path, description = "The user"),
-        ("Idempotency-Key" = String, Header, description = "The client's key for this request", min_length = 1, max_length = 255)
+        ("userId" = String, Path, description = "The user", example = "5f0c6c1e-3a52-4b6d-9a0f-0d8f3c1f7a11"),
+        ("Idempotency-Key" = String, Header, description = "The client's own key for this request", min_length = 1, max_length = 255, pattern = "^[!-~]+$", example = "7f1c1b52-5")
     ),
     responses(
         (status = 200, description = "Deactivated, now or before", body = DeactivatedUser),
-        (status = 400, description = "No Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "The token is not an admin's", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such user", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "LAST_ADMIN or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "Out of reach for a moment", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "No Idempotency-Key", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyMissing))),
+        (status = 401, description = "No token that counts", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::InvalidToken("it has expired")))),
+        (status = 403, description = "The token is not an admin's", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::MissingRole(Role::Admin)))),
+        (status = 404, description = "There is no such user", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::NotFound(Thing::User)))),
+        (status = 409, description = "LAST_ADMIN or REQUEST_IN_PROGRESS", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::LastAdmin))),
+        (status = 422, description = "The Idempotency-Key was used for another request", body = ProblemDocument, content_type = "application/problem+json", example = json!(told(&ApiError::IdempotencyKeyReused))),
+        AnyCall,
     )
 )]
 pub(super) async fn deactivate(

@@ -1,6 +1,8 @@
 #![allow(dead_code, missing_docs, reason = "each test uses its own part")]
 //! The API in this process, over a database of the test's own.
 
+pub mod keys;
+
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use activities::outcomes::Outcomes;
@@ -97,6 +99,24 @@ pub fn settings(replace: &[(&str, &str)]) -> Settings {
         text = text.replace(old, new);
     }
     Settings::parse(Path::new("meed.toml"), &text, |_| None).expect("it is right")
+}
+
+/// The changes to the configuration that leave no limit on how much is asked, for tests of what
+/// many requests in a row do.
+pub fn unlimited() -> Vec<(String, String)> {
+    let text = include_str!("../../../meed.toml");
+    let limits = text
+        .lines()
+        .filter(|line| line.contains(" = { capacity = "));
+    let changes: Vec<_> = limits
+        .map(|line| {
+            let (class, _) = line.split_once(' ').expect("a class");
+            let limits = "{ capacity = 10000, refill_per_second = 10000, max_concurrent = 10000 }";
+            (line.to_owned(), format!("{class} = {limits}"))
+        })
+        .collect();
+    assert!(!changes.is_empty(), "meed.toml has limits");
+    changes
 }
 
 impl Api {

@@ -53,7 +53,7 @@ impl Default for LimitsSettings {
         Self {
             read: ClassLimits::new(2_000, 1_000, 256),
             write: ClassLimits::new(1_000, 500, 128),
-            redeem: ClassLimits::new(500, 250, 128),
+            redeem: ClassLimits::new(500, 250, 256),
             callback: ClassLimits::new(1_000, 500, 128),
             auth: ClassLimits::new(100, 10, 64),
             max_waiting: 1_000,
