@@ -31,6 +31,7 @@ pub mod probe;
 mod process;
 mod progress;
 pub mod provision;
+mod python;
 mod stack;
 mod state;
 mod template;

@@ -174,8 +174,11 @@ pub struct TestStep {
     pub command: Vec<String>,
     /// The suites that it belongs to.
     pub suites: Vec<String>,
-    /// A cargo tool that has to be there, of a version that `tools/versions.toml` names.
+    /// A tool that has to be there, of a version that `tools/versions.toml` names.
     pub tool: Option<String>,
+    /// Programs that it needs.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// It needs the components.
     #[serde(default)]
     pub components: bool,
@@ -404,6 +407,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::stack::Stack;
+    use crate::toolchain::Need;
 
     fn repository_plan() -> Plan {
         Plan::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev.toml")).unwrap()
@@ -427,6 +431,11 @@ mod tests {
         }
         plan.test_env(stack.ports(), &env).unwrap();
         assert!(plan.test.suites.contains_key("all"));
+        let of_commands = plan.commands.values().flat_map(|command| &command.needs);
+        let of_steps = plan.test.steps.iter().flat_map(|step| &step.needs);
+        for need in plan.needs.iter().chain(of_commands).chain(of_steps) {
+            Need::named(need).unwrap();
+        }
     }
 
     #[test]

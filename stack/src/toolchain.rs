@@ -15,6 +15,7 @@ use crate::cache::{self, Cache};
 use crate::command;
 use crate::places;
 use crate::progress::{Progress, Task};
+use crate::python;
 use crate::versions::{Versions, required_go};
 
 /// A program that something cannot be built or run without.
@@ -34,6 +35,16 @@ pub enum Need {
     Nginx,
     /// PostgreSQL's client programs, such as `pg_dump`.
     PostgresClient,
+    /// Python, with what makes virtual environments.
+    Python,
+    /// curl.
+    Curl,
+    /// jq.
+    Jq,
+    /// OpenSSL's program.
+    Openssl,
+    /// A server for what replicas share.
+    Redis,
 }
 
 impl Need {
@@ -47,6 +58,11 @@ impl Need {
             "make" => Self::Make,
             "nginx" => Self::Nginx,
             "postgresql-client" => Self::PostgresClient,
+            "python" => Self::Python,
+            "curl" => Self::Curl,
+            "jq" => Self::Jq,
+            "openssl" => Self::Openssl,
+            "redis" => Self::Redis,
             _ => bail!("nothing is known about how to install `{name}`"),
         })
     }
@@ -60,6 +76,11 @@ impl Need {
             Self::Make => runs("make", "--version"),
             Self::Nginx => find_nginx().is_some(),
             Self::PostgresClient => runs("pg_dump", "--version") && runs("psql", "--version"),
+            Self::Python => python::find().is_some(),
+            Self::Curl => runs("curl", "--version"),
+            Self::Jq => runs("jq", "--version"),
+            Self::Openssl => runs("openssl", "version"),
+            Self::Redis => runs("redis-server", "--version"),
         }
     }
 
@@ -75,6 +96,14 @@ impl Need {
             Self::Make => "make".into(),
             Self::Nginx => "nginx".into(),
             Self::PostgresClient => "PostgreSQL's client programs".into(),
+            Self::Python => format!(
+                "Python 3.{} or newer with venv",
+                Versions::get().toolchain.python_minimum_minor
+            ),
+            Self::Curl => "curl".into(),
+            Self::Jq => "jq".into(),
+            Self::Openssl => "openssl".into(),
+            Self::Redis => "Redis".into(),
         }
     }
 
@@ -92,6 +121,11 @@ impl Need {
             Self::CCompiler | Self::Make => &["build-essential"],
             Self::Nginx => &["nginx", "nginx-light"],
             Self::PostgresClient => &["postgresql-client"],
+            Self::Python => &["python3-venv"],
+            Self::Curl => &["curl"],
+            Self::Jq => &["jq"],
+            Self::Openssl => &["openssl"],
+            Self::Redis => &["redis-server"],
         }
     }
 
@@ -102,6 +136,11 @@ impl Need {
             Self::Go => "go",
             Self::Nginx => "nginx",
             Self::PostgresClient => "libpq",
+            Self::Python => "python",
+            Self::Curl => "curl",
+            Self::Jq => "jq",
+            Self::Openssl => "openssl",
+            Self::Redis => "redis",
             Self::CCompiler | Self::Make => "(xcode-select --install)",
         }
     }
@@ -393,9 +432,29 @@ pub(crate) fn go_platform() -> Result<String> {
     Ok(format!("{system}-{processor}"))
 }
 
+/// What has to be installed before [`tool`] can make this one.
+pub fn needs_of_tool(name: &str) -> &'static [Need] {
+    if Versions::get().python_tools.contains_key(name) {
+        &[Need::Python]
+    } else {
+        &[]
+    }
+}
+
+/// A tool of the version that `tools/versions.toml` names, made in the cache where it is missing; returns the directory
+/// to put into `PATH`.
+pub fn tool(name: &str, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
+    ensure(needs_of_tool(name), cache, progress)?;
+    if Versions::get().python_tools.contains_key(name) {
+        python::tool(name, cache, progress)
+    } else {
+        cargo_tool(name, cache, progress)
+    }
+}
+
 /// A `cargo` tool of the version that `tools/versions.toml` names, compiled into the cache where it is missing; returns
 /// the directory to put into `PATH`.
-pub fn cargo_tool(name: &str, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
+fn cargo_tool(name: &str, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
     let version = Versions::get()
         .cargo_tools
         .get(name)

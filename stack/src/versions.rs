@@ -14,6 +14,12 @@ pub(crate) const KAFKA_POM: &str = include_str!("../../tools/kafka/pom.xml");
 /// The checksum of each of its jars, in the format of `sha256sum`.
 pub(crate) const KAFKA_SHA256SUMS: &str = include_str!("../../tools/kafka/SHA256SUMS");
 
+/// Each of Python's tools with what it consists of, in the format of pip's requirements.
+pub(crate) const PYTHON_LOCKS: [(&str, &str); 1] = [(
+    "schemathesis",
+    include_str!("../../tools/python/schemathesis.txt"),
+)];
+
 static VERSIONS: LazyLock<Versions> = LazyLock::new(|| {
     toml::from_str(include_str!("../../tools/versions.toml"))
         .expect("tools/versions.toml is checked by a test of this crate")
@@ -31,10 +37,12 @@ pub struct Versions {
     pub temporal_ui: String,
     /// PostgreSQL: what is accepted, and what is fetched otherwise.
     pub postgres: PostgresVersions,
-    /// Java and Maven.
+    /// Java, Maven and Python.
     pub toolchain: ToolchainVersions,
     /// Cargo's own tools by crate name.
     pub cargo_tools: BTreeMap<String, String>,
+    /// Python's tools by their name on its package index.
+    pub python_tools: BTreeMap<String, String>,
 }
 
 /// PostgreSQL's part of [`Versions`].
@@ -59,6 +67,8 @@ pub struct ToolchainVersions {
     pub java_minimum_major: u32,
     /// The Maven plugin that copies artifacts.
     pub maven_dependency_plugin: String,
+    /// The oldest Python 3 that runs its tools, by the second part of its version.
+    pub python_minimum_minor: u32,
 }
 
 impl Versions {
@@ -96,6 +106,11 @@ mod tests {
             versions.temporal_ui
         )));
         assert!(required_go().starts_with("1."));
+        assert_eq!(versions.python_tools.len(), PYTHON_LOCKS.len());
+        for (name, lock) in PYTHON_LOCKS {
+            let pinned = format!("{name}=={} ", versions.python_tools[name]);
+            assert!(lock.lines().any(|line| line.starts_with(&pinned)), "{name}");
+        }
     }
 
     #[test]

@@ -153,7 +153,8 @@ pub fn unique(prefix: &str) -> String {
 }
 
 impl System {
-    fn url(&self, path: &str) -> String {
+    /// The api's address of this path.
+    pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.components.env["MEED_API_URL"])
     }
 

@@ -1,6 +1,7 @@
-//! Tests of the house itself, which need nothing running: who may know whom, and whether today's
-//! workflows still follow yesterday's histories.
+//! Tests of the house itself, which need nothing running: who may know whom, what the documentation
+//! says, and whether today's workflows still follow yesterday's histories.
 
+mod api_docs;
 mod architecture;
 mod compose;
 mod replay;

@@ -237,3 +237,54 @@ async fn nobody_redeems_at_the_built_in_merchant_by_another_road() {
     }
     assert_eq!(system.available(&customer).await, Some(300));
 }
+
+/// Registers and logs in: what the api answers.
+async fn on_their_own(system: &System, path: &str, body: &Value) -> Value {
+    let url = system.url(&format!("/api/v1/auth/{path}"));
+    let request = system
+        .http
+        .post(url)
+        .header("idempotency-key", unique("key"));
+    let answer = request.json(body).send().await.expect("the api answers");
+    assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    answer.json().await.expect("JSON")
+}
+
+#[tokio::test]
+async fn who_registers_has_an_account_and_spends_from_it() {
+    let system = system().await;
+    let credentials = json!({ "username": unique("player"), "password": "correct horse battery" });
+    let registered = on_their_own(&system, "register", &credentials).await;
+    let player = registered["userId"].as_str().expect("an id").to_owned();
+    let session = on_their_own(&system, "login", &credentials).await;
+    let token = session["accessToken"].as_str().expect("a token");
+    // The worker opens it when PLAYER_REGISTERED comes to it through Kafka.
+    system
+        .until("there is an account", async || {
+            system.available(&player).await == Some(0)
+        })
+        .await;
+    system.stay(&player, 3).await;
+    system
+        .until("the stay has counted", async || {
+            system.available(&player).await == Some(300)
+        })
+        .await;
+    let spent = system
+        .http
+        .post(system.url("/api/v1/loyalty"))
+        .bearer_auth(token)
+        .header("idempotency-key", unique("key"))
+        .json(&json!({ "points": 120 }))
+        .send()
+        .await
+        .expect("the api answers");
+    assert_eq!(spent.status(), StatusCode::ACCEPTED);
+    system
+        .until("it is deducted", async || {
+            system.available(&player).await == Some(180)
+        })
+        .await;
+    let account = get_as(&system, token, "/api/v1/loyalty").await;
+    assert_eq!(account["userId"], player.as_str());
+}

@@ -1,6 +1,9 @@
 //! Tests on the whole stack: real Temporal, PostgreSQL and Kafka, started once for all of them.
 
+mod api_contract;
+mod api_guide;
 mod api_journeys;
+mod api_system;
 mod batch_flow;
 mod dead_letters;
 mod journeys;

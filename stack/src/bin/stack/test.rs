@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use stack::cache::Cache;
+use stack::toolchain::Need;
 use stack::{Plan, Progress, Stack, TestStep, places, provision, toolchain};
 
-use crate::{ensure_needs, repository_command, used_components};
+use crate::{repository_command, used_components};
 
 enum Outcome {
     Passed,
@@ -42,7 +43,7 @@ pub(crate) fn test(plan: &Plan, suite_name: &str) -> Result<ExitCode> {
         .collect();
     let progress = Progress::plain();
     let cache = Cache::open()?;
-    ensure_needs(&plan.needs, &cache, &progress)?;
+    toolchain::ensure(&needs(plan, &steps)?, &cache, &progress)?;
     let mut bench = Bench::new(plan, &cache, &progress, &suite.env)?;
     bench.begin_fetching(&steps);
 
@@ -68,6 +69,18 @@ pub(crate) fn test(plan: &Plan, suite_name: &str) -> Result<ExitCode> {
     }
     drop(bench);
     Ok(print_table(suite_name, &results, begun.elapsed()))
+}
+
+/// What has to be installed, known before the first step rather than after an hour.
+fn needs(plan: &Plan, steps: &[&TestStep]) -> Result<Vec<Need>> {
+    let of_steps = steps.iter().flat_map(|step| &step.needs);
+    let named = plan.needs.iter().chain(of_steps);
+    let mut needs: Vec<Need> = named.map(|need| Need::named(need)).collect::<Result<_>>()?;
+    let tools = steps.iter().filter_map(|step| step.tool.as_deref());
+    needs.extend(tools.flat_map(toolchain::needs_of_tool));
+    needs.sort_unstable();
+    needs.dedup();
+    Ok(needs)
 }
 
 fn print_table(
@@ -163,9 +176,7 @@ impl<'a> Bench<'a> {
         let (cache, progress) = (self.cache.clone(), self.progress.clone());
         thread::spawn(move || {
             for (name, sender) in senders {
-                sender
-                    .send(toolchain::cargo_tool(&name, &cache, &progress))
-                    .ok();
+                sender.send(toolchain::tool(&name, &cache, &progress)).ok();
             }
         });
     }
