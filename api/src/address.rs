@@ -22,7 +22,7 @@ fn through(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         let address = address.to_canonical();
         trusted.iter().any(|network| network.contains(&address))
     };
-    let mut client = peer;
+    let mut client = peer.to_canonical();
     if !is_trusted(&client) {
         return client;
     }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes, HttpBody},
     extract::{FromRequest, Request},
-    http::{HeaderMap, StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, header},
 };
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -30,7 +30,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
+        if !is_json(request.headers()) || is_packed(request.headers()) {
             return Err(ApiError::UnsupportedMediaType);
         }
         let body = raw(request, state).await?;
@@ -71,13 +71,38 @@ pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 async fn raw<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
-    tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, state))
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|_| cut_short())
+}
+
+fn cut_short() -> ApiError {
+    ApiError::InvalidBody("The body could not be read to its end.".to_owned())
+}
+
+/// The request once its whole body is here, so that whoever sends slowly holds nothing but a
+/// connection.
+///
+/// # Errors
+/// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], or [`ApiError::InvalidBody`] when the
+/// client does not send it to its end.
+pub(crate) async fn arrived(request: Request) -> Result<Request, ApiError> {
+    let (parts, body) = request.into_parts();
+    // Nobody waits for what will be refused.
+    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
+        return Err(ApiError::BodyTooLarge);
+    }
+    let body = tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_MAX_BYTES).collect())
         .await
         .map_err(|_| ApiError::BodyTooSlow)?
-        .map_err(|rejection| match rejection.into_response().status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
-            _ => ApiError::InvalidBody("The body could not be read to its end.".to_owned()),
-        })
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                ApiError::BodyTooLarge
+            } else {
+                cut_short()
+            }
+        })?;
+    Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
 }
 
 /// Refuses a body that is nested deeper than is read, before anything reads it. `serde_json` has a
@@ -102,6 +127,13 @@ pub(crate) fn not_too_deep(body: &[u8]) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Whether the body is compressed, or otherwise not what it will be.
+fn is_packed(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -18,6 +18,7 @@ pub mod passwords;
 pub mod readiness;
 pub mod redis;
 pub mod routes;
+pub mod serve;
 pub mod sessions;
 pub mod throttle;
 mod waiting;

@@ -1,7 +1,7 @@
 //! `meed-api`: the HTTP API and the worker of the redeem queue, in one process and on one
 //! connection, so that redemptions start eagerly.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use activities::{
     outcomes::Outcomes,
@@ -9,17 +9,20 @@ use activities::{
     redeem::RedeemSteps,
 };
 use anyhow::Context;
-use api::{App, flows::TemporalFlows};
-use axum_server::Handle;
+use api::{
+    App,
+    flows::TemporalFlows,
+    serve::{self, Patience},
+};
 use boot::Settings;
-use hyper_util::rt::TokioTimer;
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use workflows::{Redeem, id, options};
 
 const PROGRAM: &str = "meed-api";
-/// How long a connection may be without a request, or with one that is not there yet.
-const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// How long a connection may be without a request, or with one that is not there yet. Balancers
+/// usually keep an idle one for 60 seconds; if it ended earlier here, they would send into nothing.
+const REQUEST_WITHIN: Duration = Duration::from_secs(75);
 
 fn main() -> ExitCode {
     boot::process::run(PROGRAM, serve)
@@ -55,17 +58,12 @@ async fn serve() -> anyhow::Result<()> {
     let pause = Duration::from_secs(settings.api.drain_pause_seconds);
 
     let draining = app.readiness.draining().clone();
-    let routes = api::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-    let connections = Handle::new();
-    let mut server = axum_server::from_tcp(listener.into_std()?)?.handle(connections.clone());
-    // A client that does not send its request, or the next one, is not waited for; the reading of
-    // bodies has limits of its own.
-    server
-        .http_builder()
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_WITHIN);
-    let mut server = tokio::spawn(server.serve(routes));
+    let patience = Patience {
+        request: REQUEST_WITHIN,
+        drain,
+    };
+    let routes = api::router(Arc::clone(&app));
+    let mut server = tokio::spawn(serve::serve(listener, routes, patience, draining.clone()));
     let signalled = tokio::spawn({
         let app = Arc::clone(&app);
         async move {
@@ -90,16 +88,10 @@ async fn serve() -> anyhow::Result<()> {
     // Requests under way end first; then the worker stops taking tasks and ends its steps.
     let stop_worker = worker.shutdown_handle();
     let requests = async {
-        let ended = tokio::select! {
-            ended = &mut server => ended,
-            () = draining.cancelled() => {
-                connections.graceful_shutdown(Some(drain));
-                (&mut server).await
-            }
-        };
+        let ended = (&mut server).await;
         app.readiness.drain();
         stop_worker();
-        ended.context("the server")?.context("the server")
+        ended.context("the server")
     };
     let tasks = async {
         app.readiness.set_worker(true);

@@ -37,7 +37,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
         Query::from_request_parts(parts, state)
             .await
             .map(|Query(query)| Self(query))
-            .map_err(|rejection| ApiError::InvalidParameter(rejection.body_text()))
+            .map_err(|rejection| ApiError::InvalidParameter(told(&rejection.body_text())))
+    }
+}
+
+/// What is wrong with a query, without what its parts would have become here.
+fn told(why: &str) -> String {
+    let why = why
+        .strip_prefix("Failed to deserialize query string: ")
+        .unwrap_or(why);
+    match why.split_once(": ") {
+        Some((_, why)) if why.contains(" field `") => format!("{why}."),
+        Some((name, _)) => format!("{name} cannot be read."),
+        None => format!("{why}."),
     }
 }
 
@@ -165,6 +177,20 @@ pub fn instant_schema() -> Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_query_is_told_without_what_is_inside() {
+        let told = |why: &str| told(&format!("Failed to deserialize query string: {why}"));
+        assert_eq!(
+            told("wait: number too large to fit in target type"),
+            "wait cannot be read."
+        );
+        assert_eq!(
+            told("x: unknown field `x`, expected `wait`"),
+            "unknown field `x`, expected `wait`."
+        );
+        assert_eq!(told("duplicate field `at`"), "duplicate field `at`.");
+    }
 
     #[test]
     fn dates_and_instants_are_read() {

@@ -23,7 +23,14 @@ const REMEMBERED_MAX: usize = 10_000;
 /// Sessions that were seen open a moment ago.
 #[derive(Debug, Default)]
 pub struct OpenSessions {
-    seen: Mutex<HashMap<Uuid, Instant>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    open: HashMap<Uuid, Instant>,
+    /// How often this process has ended sessions: what was asked before may be told after.
+    ends: u64,
 }
 
 impl OpenSessions {
@@ -35,13 +42,14 @@ impl OpenSessions {
     /// What the database reports, unless it is out of reach.
     pub async fn is_open(&self, pool: &PgPool, session: Uuid) -> Result<bool, ApiError> {
         let now = Instant::now();
-        if self
-            .seen()
-            .get(&session)
-            .is_some_and(|at| now.duration_since(*at) < COUNTS_FOR)
-        {
-            return Ok(true);
-        }
+        let ends = {
+            let seen = self.seen();
+            let at = seen.open.get(&session);
+            if at.is_some_and(|at| now.duration_since(*at) < COUNTS_FOR) {
+                return Ok(true);
+            }
+            seen.ends
+        };
         let open = match tokio::time::timeout(ASK_WITHIN, sessions::is_open(pool, session)).await {
             Ok(Ok(open)) => open,
             Ok(Err(error)) if !error.is_retryable() => return Err(error.into()),
@@ -51,15 +59,16 @@ impl OpenSessions {
             }
         };
         let mut seen = self.seen();
-        if open {
-            if seen.len() >= REMEMBERED_MAX {
-                seen.retain(|_, at| now.duration_since(*at) < COUNTS_FOR);
+        if !open {
+            seen.open.remove(&session);
+        } else if seen.ends == ends {
+            if seen.open.len() >= REMEMBERED_MAX {
+                seen.open
+                    .retain(|_, at| now.duration_since(*at) < COUNTS_FOR);
             }
-            if seen.len() < REMEMBERED_MAX {
-                seen.insert(session, now);
+            if seen.open.len() < REMEMBERED_MAX {
+                seen.open.insert(session, now);
             }
-        } else {
-            seen.remove(&session);
         }
         Ok(open)
     }
@@ -67,12 +76,13 @@ impl OpenSessions {
     /// Sessions that this process has ended do not count any more.
     pub fn ended(&self, sessions: &[Uuid]) {
         let mut seen = self.seen();
+        seen.ends += 1;
         for session in sessions {
-            seen.remove(session);
+            seen.open.remove(session);
         }
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Instant>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

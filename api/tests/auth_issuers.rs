@@ -304,3 +304,17 @@ async fn a_document_without_end_or_of_another_issuer_is_not_believed() {
     let token = ed.sign(&provider.claims(&json!({ "iss": other })));
     assert_eq!(ask(&api, &token).await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
+
+/// An issuer may keep roles where they are not looked for: its players must not pass for clients.
+#[tokio::test]
+async fn a_token_without_roles_is_a_players_unless_the_configuration_says_otherwise() {
+    let key = Key::ed("ed");
+    let provider = Provider::start(&[&key]).await;
+    let own = key.sign(&provider.claims(&json!({ "roles": [] })));
+    let others = key.sign(&provider.claims(&json!({ "roles": [], "sub": "C2" })));
+    let api = provider.api("", &[]).await;
+    counts(&ask(&api, &own).await);
+    assert_eq!(ask(&api, &others).await.0, StatusCode::FORBIDDEN);
+    let of_clients = provider.api(", without_roles = \"client\"", &[]).await;
+    counts(&ask(&of_clients, &others).await);
+}

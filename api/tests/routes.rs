@@ -697,13 +697,13 @@ async fn balances_of_ranges_and_past_instants() {
     assert_eq!(total("").await, (1_000, true));
     assert_eq!(total("?breakdown=false").await, (1_000, false));
     assert_eq!(total("?from=2020-01-01&to=2020-02-01").await, (0, true));
+    let lately = (chrono::Utc::now() - chrono::TimeDelta::days(399)).format("%Y-%m-%d");
     assert_eq!(
-        total("?from=2020-01-01&breakdown=false").await,
+        total(&format!("?from={lately}&breakdown=false")).await,
         (1_000, false)
     );
     assert_eq!(total("?to=2020-01-01").await, (0, true));
     assert_eq!(total("?at=2020-01-01").await, (0, true));
-    assert_eq!(total("?from=0001-01-01").await, (1_000, true));
     assert_eq!(
         total("?at=9999-12-31T23:59:59.999999999Z").await,
         (1_000, true)
@@ -717,6 +717,8 @@ async fn balances_of_ranges_and_past_instants() {
         "?to=%2B10000-01-01",
         "?at=0000-12-31",
         "?from=2024-01-01&to=2026-01-01",
+        "?from=2024-01-01",
+        "?from=0001-01-01",
         "?at=2020-01-01&from=2020-01-01",
         "?x=1",
         "?breakdown=maybe",
@@ -733,7 +735,7 @@ async fn balances_of_ranges_and_past_instants() {
         (StatusCode::NOT_FOUND, "CUSTOMER_NOT_FOUND")
     );
     api.database.pool.close().await;
-    let away = api.get("/api/v1/rewards/C1?from=2020-01-01").await;
+    let away = api.get(&format!("/api/v1/rewards/C1?from={lately}")).await;
     assert_eq!(
         (away.status, away.code()),
         (StatusCode::SERVICE_UNAVAILABLE, "LEDGER_UNAVAILABLE")

@@ -230,7 +230,8 @@ async fn end_session(
 pub async fn is_open(pool: &PgPool, session: Uuid) -> Result<bool, Error> {
     let (open,): (bool,) = sqlx::query_as(
         "SELECT EXISTS (SELECT FROM user_sessions s JOIN users u USING (user_id)
-         WHERE s.session_id = $1 AND s.ended_at IS NULL AND u.deactivated_at IS NULL)",
+         WHERE s.session_id = $1 AND s.ended_at IS NULL AND s.expires_at > clock_timestamp()
+           AND u.deactivated_at IS NULL)",
     )
     .bind(session)
     .fetch_one(pool)

@@ -24,10 +24,10 @@ def with_possible_range(query):
     if "at" in query:
         query.pop("from", None)
         query.pop("to", None)
-    elif "from" in query and "to" in query:
-        length = instant(query["to"]) - instant(query["from"])
-        if not timedelta(0) < length <= RANGE_MAX:
-            del query["to"]
+    elif "from" in query:
+        end = instant(query["to"]) if "to" in query else datetime.now(timezone.utc)
+        if not timedelta(0) < end - instant(query["from"]) <= RANGE_MAX:
+            del query["from"]
 
 
 @schemathesis.hook

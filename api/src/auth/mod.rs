@@ -15,11 +15,11 @@ use axum::{
 };
 use boot::{
     Settings,
-    settings::{KeySource, TokenAlgorithm},
+    settings::{KeySource, TokenAlgorithm, WithoutRoles},
 };
 use domain::{CustomerId, MerchantId};
 use jsonwebtoken::{Algorithm, Validation};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use uuid::Uuid;
 
@@ -31,6 +31,9 @@ use crate::{
 
 /// The longest token that is looked at, in bytes.
 const TOKEN_MAX_BYTES: usize = 8_192;
+/// The longest subject that can be kept, in bytes: OpenID Connect Core 1.0, section 2, allows 255
+/// ASCII characters, and an id of a customer may have 128 of any kind.
+const SUBJECT_MAX_BYTES: usize = 512;
 
 /// What a token may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,10 +155,15 @@ struct Claims {
     scope: String,
     #[serde(default)]
     roles: Vec<String>,
-    #[serde(default)]
+    /// Absent for no tie. A tie to null is none that can be read.
+    #[serde(default, deserialize_with = "given")]
     merchants: Option<Vec<String>>,
     #[serde(default)]
     sid: Option<serde_json::Value>,
+}
+
+fn given<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<Vec<String>>, D::Error> {
+    Vec::deserialize(claim).map(Some)
 }
 
 /// Only what says whose keys to take; nothing of it is believed before the signature is checked.
@@ -167,6 +175,7 @@ struct Issued {
 struct TrustedIssuer {
     audiences: Vec<String>,
     keys: KeySet,
+    without_roles: WithoutRoles,
 }
 
 /// Checks tokens of the configured issuers.
@@ -210,7 +219,11 @@ impl Authenticator {
                 KeySource::File(file) => KeySet::in_file(&settings.path(file), timing)?,
             };
             let audiences = vec![issuer.audience.clone()];
-            let trusted = TrustedIssuer { audiences, keys };
+            let trusted = TrustedIssuer {
+                audiences,
+                keys,
+                without_roles: issuer.without_roles,
+            };
             if issuers.insert(issuer.issuer.clone(), trusted).is_some() {
                 bail!("auth.issuers has {} twice", issuer.issuer);
             }
@@ -229,7 +242,12 @@ impl Authenticator {
         if !here.is_empty() {
             let keys = KeySet::fixed(here);
             let name = settings.api.public_url.clone();
-            let trusted = TrustedIssuer { audiences, keys };
+            let trusted = TrustedIssuer {
+                audiences,
+                keys,
+                // Meed's own tokens of people always have a role.
+                without_roles: WithoutRoles::Client,
+            };
             if issuers.insert(name, trusted).is_some() {
                 bail!("auth.issuers has api.public_url, which is Meed's own name");
             }
@@ -286,6 +304,13 @@ impl Authenticator {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
             .map_err(|error| invalid(why(error.kind())))?
             .claims;
+        let subject = &claims.sub;
+        if subject.is_empty()
+            || subject.len() > SUBJECT_MAX_BYTES
+            || subject.chars().any(char::is_control)
+        {
+            return Err(invalid("its subject cannot be used"));
+        }
         // Only Meed's own tokens tell of its sessions.
         let session = match claims.sid {
             Some(sid) if self.own_name.as_deref() == Some(claims.iss.as_str()) => {
@@ -294,12 +319,16 @@ impl Authenticator {
             }
             _ => None,
         };
+        let mut roles: Vec<Role> = claims.roles.iter().map(|name| Role::parse(name)).collect();
+        if roles.is_empty() && issuer.without_roles == WithoutRoles::Player {
+            roles.push(Role::Player);
+        }
         Ok(Identity {
             session,
             subject: claims.sub,
             issuer: claims.iss,
             scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
-            roles: claims.roles.iter().map(|name| Role::parse(name)).collect(),
+            roles,
             merchants: claims.merchants,
         })
     }

@@ -155,6 +155,34 @@ async fn times_issuer_and_audience_are_checked() {
 }
 
 #[tokio::test]
+async fn a_tie_that_cannot_be_read_is_not_taken_for_none() {
+    let setup = setup();
+    for merchants in [Value::Null, json!("M1"), json!([1])] {
+        let mut claims = setup.claims("sub", json!("me"));
+        claims["merchants"] = merchants;
+        let token = setup.dev.sign(&claims).expect("signed");
+        let why = setup.refusal(&token).await;
+        assert_eq!(why, "its claims cannot be read", "{claims}");
+    }
+    let nowhere = setup.claims("merchants", json!([]));
+    let token = setup.dev.sign(&nowhere).expect("signed");
+    let identity = setup.authenticator.check(&token).await.expect("it counts");
+    assert!(!identity.reaches_merchant(&MerchantId::new("M1").expect("an id")));
+}
+
+#[tokio::test]
+async fn a_subject_is_one_that_can_be_kept() {
+    let setup = setup();
+    for subject in ["", "a\0b", "a\nb", &"a".repeat(513)] {
+        let why = setup.refusal_with("sub", json!(subject)).await;
+        assert_eq!(why, "its subject cannot be used", "{subject:?}");
+    }
+    let long = setup.claims("sub", json!("\u{fc}".repeat(128)));
+    let token = setup.dev.sign(&long).expect("signed");
+    assert!(setup.authenticator.check(&token).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_token_without_a_signature_does_not_count() {
     let setup = setup();
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());

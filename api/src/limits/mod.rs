@@ -6,6 +6,7 @@
 //! together; while it is away, each counts for itself.
 
 mod class;
+mod places;
 mod shared;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
@@ -22,16 +23,18 @@ use governor::{
     clock::{Clock, DefaultClock},
     middleware::StateInformationMiddleware,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{App, address, auth, error::ApiError, redis::Redis, throttle};
+use crate::{App, address, auth, body, error::ApiError, redis::Redis, throttle};
 pub use class::Class;
+use places::Places;
 use shared::Shared;
 
 /// What is left of a client's requests.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// How many a client has.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// The only route where a client can wait.
+const WHERE_TO_WAIT: &str = "/api/v1/redeem/{redeemRequestId}";
 /// How often buckets that are full again are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -45,13 +48,13 @@ struct Limit {
     class: Class,
     settings: ClassLimits,
     buckets: Buckets,
-    under_way: Semaphore,
+    places: Places,
 }
 
 /// The limits of all classes.
 pub struct Limits {
     all: Vec<Limit>,
-    waiting: Semaphore,
+    waiting: Places,
     shared: Option<Shared>,
 }
 
@@ -77,7 +80,7 @@ impl Limit {
             class,
             settings,
             buckets: RateLimiter::keyed(quota).with_middleware::<StateInformationMiddleware>(),
-            under_way: Semaphore::new(settings.max_concurrent as usize),
+            places: Places::new(settings.max_concurrent),
         }
     }
 
@@ -133,7 +136,7 @@ impl Limits {
             all: Class::ALL
                 .map(|class| Limit::new(class, class.of(settings)))
                 .into(),
-            waiting: Semaphore::new(settings.max_waiting as usize),
+            waiting: Places::new(settings.max_waiting),
             shared: redis.map(Shared::new),
         }
     }
@@ -165,14 +168,13 @@ impl Limits {
 
 /// Lets a request pass within the limits of its class, and says in the answer what is left of them.
 pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let class = route.and_then(|route| Class::of_route(request.method(), route.as_str()));
+    let class = match request.extensions().get::<MatchedPath>() {
+        Some(route) => Class::of_route(request.method(), route.as_str()),
+        // Who looks for what is not there is counted too.
+        None => Some(Class::Read),
+    };
     let Some(limit) = class.and_then(|class| app.limits.of(class)) else {
         return next.run(request).await;
-    };
-    let Some(_under_way) = enter(&app.limits, limit, &request) else {
-        metrics::counter!("meed_requests_shed_total", "class" => limit.class.as_str()).increment(1);
-        return ApiError::Overloaded.into_response();
     };
     let (mut parts, body) = request.into_parts();
     let client = if let Some(client) = auth::known(&app, &mut parts).await {
@@ -183,7 +185,12 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
     };
     let standing = app.limits.take(limit, &client).await;
     let mut response = match standing.wait {
-        None => next.run(Request::from_parts(parts, body)).await,
+        None => {
+            let request = Request::from_parts(parts, body);
+            pass(&app.limits, limit, &client, request, next)
+                .await
+                .unwrap_or_else(ApiError::into_response)
+        }
         Some(wait) => {
             metrics::counter!("meed_requests_limited_total", "class" => limit.class.as_str())
                 .increment(1);
@@ -194,24 +201,34 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-/// A place for the request, if there is one. Whoever waits for a redemption's end needs little but
-/// time, and takes no place from others.
-fn enter<'a>(
-    limits: &'a Limits,
-    limit: &'a Limit,
-    request: &Request,
-) -> Option<SemaphorePermit<'a>> {
+/// Lets a request in once it is all here, if there is a place for it. Whoever waits for a
+/// redemption's end needs little but time, and takes no place from others.
+async fn pass(
+    limits: &Limits,
+    limit: &Limit,
+    client: &Client,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let asks_to_wait =
+        |query: &str| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "wait");
     let waits = limit.class == Class::Read
         && request
-            .uri()
-            .query()
-            .is_some_and(|query| query.contains("wait="));
+            .extensions()
+            .get::<MatchedPath>()
+            .is_some_and(|route| route.as_str() == WHERE_TO_WAIT)
+        && request.uri().query().is_some_and(asks_to_wait);
     let places = if waits {
         &limits.waiting
     } else {
-        &limit.under_way
+        &limit.places
     };
-    places.try_acquire().ok()
+    let request = body::arrived(request).await?;
+    let Some(_place) = places.take(client) else {
+        metrics::counter!("meed_requests_shed_total", "class" => limit.class.as_str()).increment(1);
+        return Err(ApiError::Overloaded);
+    };
+    Ok(next.run(request).await)
 }
 
 #[cfg(test)]

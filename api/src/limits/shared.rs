@@ -53,7 +53,7 @@ impl Shared {
     ) -> Option<Standing> {
         let mut take = self.take.key(key(class, client));
         take.arg(settings.capacity)
-            .arg(1_000_000 / settings.refill_per_second.max(1));
+            .arg((1_000_000 / settings.refill_per_second.max(1)).max(1));
         let (left, wait): (i64, u64) = self
             .redis
             .ask(async |mut connection| take.invoke_async(&mut connection).await)

@@ -19,7 +19,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
@@ -37,7 +36,6 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     App,
-    body::BODY_MAX_BYTES,
     error::{ApiError, Thing},
     limits::limit,
     observe::{REQUEST_ID, observe},
@@ -117,7 +115,6 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(documentation)
         .fallback(async || ApiError::NotFound(Thing::Route))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), limit));
     let routes = match cors(&app.settings) {
         Some(cors) => routes.layer(cors),

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::callbacks::{Taken, taken, tell};
 use crate::{
     App,
-    body::RawBody,
+    body::{self, RawBody},
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
     openapi::{AnyBody, AnyCall, told},
@@ -93,6 +93,7 @@ pub(super) async fn answer(
         .ok_or_else(unknown)?;
     let merchant = callback.merchant_id.ok_or_else(unknown)?;
     check_signature(&app, &merchant, &headers, &body)?;
+    body::not_too_deep(&body)?;
 
     let answer: PartnerAnswer = serde_json::from_slice(&body).map_err(|_| {
         ApiError::InvalidBody(

@@ -33,8 +33,8 @@ const TOGETHER: usize = 4;
 pub(super) struct RewardsQuery {
     /// The customer. Who cannot be one is none that is known.
     customer_id: String,
-    /// The first instant that counts: an ISO date (UTC) or an RFC 3339 instant. Without it and `to`
-    /// the balance of now.
+    /// The first instant that counts, up to 400 days before `to`, or before now: an ISO date (UTC)
+    /// or an RFC 3339 instant. Without it and `to` the balance of now.
     from: Option<String>,
     /// The first instant that does not count any more.
     to: Option<String>,
@@ -127,12 +127,16 @@ pub(super) async fn query(
         async move {
             match answer(app, identity, &query, ask_ledger, deadline).await {
                 Ok(rewards) => RewardsOrProblem::Rewards(rewards),
-                Err(error) => RewardsOrProblem::Problem(RewardsProblem {
-                    customer_id: query.customer_id,
-                    problem: error
-                        .problem()
-                        .document(request_id, "/api/v1/rewards/query"),
-                }),
+                Err(error) => {
+                    let problem = error.problem();
+                    if problem.status().is_server_error() {
+                        tracing::error!(%error, "a question of many failed");
+                    }
+                    RewardsOrProblem::Problem(RewardsProblem {
+                        customer_id: query.customer_id,
+                        problem: problem.document(request_id, "/api/v1/rewards/query"),
+                    })
+                }
             }
         }
     });

@@ -38,8 +38,9 @@ const RANGE_MAX_DAYS: i64 = 400;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RewardsParameters {
-    /// The first instant that counts: an ISO date (UTC) or an RFC 3339 instant. With `from` or
-    /// `to`, `totalPoints` is the net change within `[from, to)`.
+    /// The first instant that counts, up to 400 days before `to`, or before now: an ISO date (UTC)
+    /// or an RFC 3339 instant. With `from` or `to`, `totalPoints` is the net change within
+    /// `[from, to)`.
     #[param(schema_with = instant_schema)]
     from: Option<String>,
     /// The first instant that does not count any more.
@@ -147,9 +148,13 @@ pub(super) fn span(
         (None, None, Some(at)) => Ok(Span::At(at)),
         (_, _, Some(_)) => wrong("at cannot be combined with from or to."),
         (Some(from), Some(to), None) if from >= to => wrong("from must be before to."),
-        (Some(from), Some(to), None) if to - from > TimeDelta::days(RANGE_MAX_DAYS) => Err(
-            ApiError::InvalidParameter(format!("from and to may be {RANGE_MAX_DAYS} days apart.")),
-        ),
+        (Some(from), to, None)
+            if to.unwrap_or_else(Utc::now) - from > TimeDelta::days(RANGE_MAX_DAYS) =>
+        {
+            Err(ApiError::InvalidParameter(format!(
+                "from may be {RANGE_MAX_DAYS} days before to, or before now."
+            )))
+        }
         (from, to, None) => Ok(Span::Within(from, to)),
     }
 }

@@ -154,7 +154,7 @@ impl World {
         let keys = json!({ "keys": [RSA.public, ED.public] });
         std::fs::write(&file, keys.to_string()).expect("written");
         let issuer = format!(
-            "issuers = [{{ issuer = {ISSUER:?}, audience = {AUDIENCE:?}, jwks_file = {:?} }}]",
+            "issuers = [{{ issuer = {ISSUER:?}, audience = {AUDIENCE:?}, jwks_file = {:?}, without_roles = \"client\" }}]",
             file.display().to_string()
         );
         let unlimited = support::unlimited();

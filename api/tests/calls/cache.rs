@@ -250,3 +250,51 @@ async fn replicas_share_their_copies_in_redis() {
     );
     assert_eq!(away.body["totalPoints"], 400);
 }
+
+/// Whoever has waited long for the ledger does not show what others have replaced meanwhile.
+#[tokio::test]
+async fn a_slow_reader_shows_no_older_version_either() {
+    let redis = Redis::new().await;
+    let database = store::testing::database().await;
+    let change = |text: String| {
+        text.replace("answer_within_ms = 150", "answer_within_ms = 10000")
+            .replace("${REDIS_URL:-}", &redis.url())
+    };
+    let (slow, quick) = (api_on(&database, change), api_on(&database, change));
+    let customer = CustomerId::new(format!("C-{}", uuid::Uuid::new_v4().simple())).unwrap();
+    slow.stays(customer.as_str(), &[(&format!("E-{customer}"), 1)])
+        .await;
+    let mut tx = database.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE transfers IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    // It sees the account, and then waits for its transfers.
+    let with_breakdown = Wanted {
+        breakdown: true,
+        ..Wanted::default()
+    };
+    let reading = slow.app.cache.read(&customer, with_breakdown, false);
+    let others = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND datname = current_database()";
+        while slow.count(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        sqlx::query("UPDATE customers SET version = version + 1 WHERE customer_id = $1")
+            .bind(customer.as_str())
+            .execute(&database.pool)
+            .await
+            .unwrap();
+        let shown = quick.app.cache.read(&customer, Wanted::default(), false);
+        let shown = shown.await.unwrap().expect("an account");
+        // Longer than what was read is offered to others.
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        tx.rollback().await.unwrap();
+        shown.account.version
+    };
+    let (late, newer) = tokio::join!(reading, others);
+    let late = late.unwrap().expect("an account");
+    assert_eq!(late.account.version, newer);
+    assert!(late.account.breakdown.is_some());
+}

@@ -1,5 +1,7 @@
 //! How much is taken from one client, and at once; and what a browser may ask.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     body::{Body, Bytes},
     http::{Method, Request, StatusCode},
@@ -139,48 +141,84 @@ async fn replicas_count_together_in_redis() {
     assert!(left_one < 70 && left_two < 70, "{left_one} {left_two}");
 }
 
-/// What cannot be begun now is refused at once, and what is under way goes on.
+/// What cannot be begun now is refused at once, and what is under way goes on. A client alone has
+/// half of the places.
 #[tokio::test]
 async fn too_much_at_once_is_refused_at_once() {
     let api = limited(
         "write",
-        "{ capacity = 99, refill_per_second = 99, max_concurrent = 1 }",
+        "{ capacity = 99, refill_per_second = 99, max_concurrent = 4 }",
     )
     .await;
-    let request = |body: Body| {
-        Request::builder()
-            .method(Method::POST)
-            .uri("/api/v1/rewards/events")
-            .header("authorization", format!("Bearer {}", api.client()))
-            .header("content-type", "application/json")
-            .header("idempotency-key", "k")
-            .body(body)
-            .unwrap()
+    let api = Arc::new(api);
+    let mut tx = api.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE accepted_events IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let send = |client: &str, number: usize| {
+        let (api, token) = (
+            Arc::clone(&api),
+            api.token(client, "rewards.write", &[], None),
+        );
+        let key = format!("{client}-{number}");
+        tokio::spawn(async move {
+            let event = stay(&format!("E-{key}"), "C-shed", 1);
+            api.post_as(&token, "/api/v1/rewards/events", &key, &event)
+                .await
+        })
     };
-    let (slow, body) = futures::channel::mpsc::unbounded::<Result<Bytes, std::io::Error>>();
-    let first = tokio::spawn(api.router.clone().oneshot(request(Body::from_stream(body))));
-    let event = stay("E-shed", "C-shed", 1);
-    let mut shed = None;
-    for _ in 0..100 {
-        let answer = api.post("/api/v1/rewards/events", "shed", &json!(1)).await;
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            shed = Some(answer);
-            break;
-        }
-        tokio::task::yield_now().await;
+    // The third of one client finds no place, and one of a third client finds none either.
+    let mut under_way = Vec::new();
+    for client in ["busy", "other"] {
+        under_way.extend([send(client, 1), send(client, 2)]);
+        until_locked(&api, under_way.len()).await;
+        let shed = send(client, 3).await.unwrap();
+        assert_eq!(shed.problem(), (503, "OVERLOADED"), "{client}");
+        assert_eq!(header(&shed, "retry-after"), "1");
     }
-    let shed = shed.expect("one is under way");
+    let shed = send("third", 1).await.unwrap();
     assert_eq!(shed.problem(), (503, "OVERLOADED"));
-    assert_eq!(header(&shed, "retry-after"), "1");
     assert_eq!(
         api.get(PATH).await.status,
         StatusCode::NOT_FOUND,
         "other classes have places of their own"
     );
-    slow.unbounded_send(Ok(event.to_string().into())).unwrap();
-    drop(slow);
-    let first = first.await.unwrap().unwrap();
-    assert_eq!(first.status(), StatusCode::ACCEPTED);
+    tx.rollback().await.unwrap();
+    for first in under_way {
+        assert_eq!(first.await.unwrap().status, StatusCode::ACCEPTED);
+    }
+}
+
+/// Waits until so many requests stand before a lock.
+async fn until_locked(api: &Api, requests: usize) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND datname = current_database()";
+    while api.count(waiting).await < i64::try_from(requests).unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// However it is written, waiting takes a place among those who wait.
+#[tokio::test]
+async fn who_waits_takes_no_place_from_those_who_read() {
+    let limits = "{ capacity = 999, refill_per_second = 99, max_concurrent = 1 }";
+    let api = Arc::new(limited("read", limits).await);
+    api.stays("C1", &[("E1", 10)]).await;
+    api.redeem("R1", "C1", 100).await;
+    for query in ["wait=30", "w%61it=30"] {
+        let path = format!("/api/v1/redeem/R1?{query}");
+        let waiting = tokio::spawn({
+            let api = Arc::clone(&api);
+            async move { api.get(&path).await.status }
+        });
+        for _ in 0..20 {
+            assert_eq!(api.get(PATH).await.status, StatusCode::NOT_FOUND, "{query}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!waiting.is_finished());
+        waiting.abort();
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ pub struct LimitsSettings {
     pub callback: ClassLimits,
     /// Registering, logging in and asking for tokens; by address, as nobody is known yet.
     pub auth: ClassLimits,
-    /// How many requests of a process may wait at once for a redemption's end.
+    /// How many requests of a process may wait at once for a redemption's end; those of one
+    /// client, half as many.
     #[serde(deserialize_with = "value::count")]
     pub max_waiting: u32,
 }
@@ -33,7 +34,7 @@ pub struct ClassLimits {
     /// How many more it may make each second.
     #[serde(deserialize_with = "value::count")]
     pub refill_per_second: u32,
-    /// How many requests of all clients may be under way in a process.
+    /// How many requests may be under way in a process; those of one client, half as many.
     #[serde(deserialize_with = "value::count")]
     pub max_concurrent: u32,
 }
@@ -51,10 +52,10 @@ impl ClassLimits {
 impl Default for LimitsSettings {
     fn default() -> Self {
         Self {
-            read: ClassLimits::new(2_000, 1_000, 256),
-            write: ClassLimits::new(1_000, 500, 128),
-            redeem: ClassLimits::new(500, 250, 256),
-            callback: ClassLimits::new(1_000, 500, 128),
+            read: ClassLimits::new(2_000, 1_000, 512),
+            write: ClassLimits::new(1_000, 500, 256),
+            redeem: ClassLimits::new(500, 250, 512),
+            callback: ClassLimits::new(1_000, 500, 256),
             auth: ClassLimits::new(100, 10, 64),
             max_waiting: 1_000,
         }

@@ -460,6 +460,19 @@ pub struct Issuer {
     pub audience: String,
     /// Where its keys are.
     pub keys: KeySource,
+    /// Whom a token of it stands for that has no roles.
+    pub without_roles: WithoutRoles,
+}
+
+/// Whom a token without roles stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WithoutRoles {
+    /// A customer, who reaches only their own data: an issuer may keep its roles elsewhere.
+    #[default]
+    Player,
+    /// A client, which reaches every customer, as far as its scopes and merchants go.
+    Client,
 }
 
 /// Where an issuer's keys are.
@@ -482,6 +495,8 @@ struct IssuerTable {
     audience: String,
     jwks_url: Option<String>,
     jwks_file: Option<PathBuf>,
+    #[serde(default)]
+    without_roles: WithoutRoles,
 }
 
 impl TryFrom<IssuerTable> for Issuer {
@@ -510,6 +525,7 @@ impl TryFrom<IssuerTable> for Issuer {
             issuer: table.issuer,
             audience: table.audience,
             keys,
+            without_roles: table.without_roles,
         })
     }
 }
