@@ -50,35 +50,32 @@ impl Class {
         }
     }
 
-    /// The class of a route; none for what the operators' own programs ask, and for documents that
-    /// never change.
+    /// The class of a route; none for what the operators' own programs ask, for documents that
+    /// never change, and for tokens of the dev profile.
     pub fn of_route(method: &Method, route: &str) -> Option<Self> {
         let under = |prefix: &str| route.starts_with(prefix);
-        if [
+        let free = [
             "/health",
             "/metrics",
             "/docs",
             "/openapi.json",
             "/.well-known",
-        ]
-        .into_iter()
-        .any(under)
-        {
+            "/dev",
+        ];
+        if free.into_iter().any(under) {
             return None;
         }
         let reads = method == Method::GET || method == Method::HEAD;
-        Some(
-            if under("/oauth") || under("/api/v1/auth") || under("/dev") {
-                Self::Auth
-            } else if reads || route == "/api/v1/rewards/query" {
-                Self::Read
-            } else if under("/api/v1/redeem") || route.ends_with("/loyalty") {
-                Self::Redeem
-            } else if route.contains("callbacks/") {
-                Self::Callback
-            } else {
-                Self::Write
-            },
-        )
+        Some(if under("/oauth") || under("/api/v1/auth") {
+            Self::Auth
+        } else if reads || route == "/api/v1/rewards/query" {
+            Self::Read
+        } else if under("/api/v1/redeem") || route.ends_with("/loyalty") {
+            Self::Redeem
+        } else if route.contains("callbacks/") {
+            Self::Callback
+        } else {
+            Self::Write
+        })
     }
 }
