@@ -12,6 +12,8 @@ use rdkafka::{
     topic_partition_list::TopicPartitionList,
 };
 
+use tokio::sync::Notify;
+
 use crate::measures;
 
 /// Partitions by topic and number.
@@ -45,6 +47,7 @@ impl IntakeHealth {
 pub struct Assignment {
     changes: Arc<Mutex<Vec<Change>>>,
     health: Arc<IntakeHealth>,
+    served: Arc<Notify>,
 }
 
 impl Assignment {
@@ -53,7 +56,15 @@ impl Assignment {
         Self {
             changes: Arc::default(),
             health,
+            served: Arc::default(),
         }
+    }
+
+    /// Told when something other than a message was taken from the consumer's queue. Its stream
+    /// then waits although the queue may hold more, and is woken only when an empty queue fills
+    /// (rdkafka 0.39, `EventConsumed`), so it has to be asked again.
+    pub fn served(&self) -> Arc<Notify> {
+        Arc::clone(&self.served)
     }
 
     /// The changes since the last time, oldest first.
@@ -78,6 +89,7 @@ fn partitions(list: &TopicPartitionList) -> Partitions {
 
 impl ClientContext for Assignment {
     fn stats(&self, statistics: Statistics) {
+        self.served.notify_one();
         if statistics
             .brokers
             .values()
@@ -95,6 +107,7 @@ impl ClientContext for Assignment {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.served.notify_one();
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.health.out_of_reach.store(true, Ordering::Relaxed);
         }
@@ -104,6 +117,7 @@ impl ClientContext for Assignment {
 
 impl ConsumerContext for Assignment {
     fn pre_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.served.notify_one();
         match rebalance {
             Rebalance::Revoke(list) => self.tell(Change::Revoked(partitions(list))),
             Rebalance::Assign(list) => {
@@ -116,6 +130,7 @@ impl ConsumerContext for Assignment {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        self.served.notify_one();
         if let Err(error) = result {
             tracing::warn!(%error, "offsets were not committed yet");
         } else {

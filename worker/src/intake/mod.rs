@@ -43,6 +43,8 @@ use crate::{flows::Flows, kafka::Kafka, measures, record::Record};
 
 /// How many messages are taken from the consumer before anything else is looked at.
 const MESSAGES_AT_A_TIME: usize = 1_000;
+/// The consumer is asked at least so often, also if nothing says that it has something.
+const ASK_AGAIN_EVERY: Duration = Duration::from_millis(200);
 /// How long batches in flight may take to finish when the process is told to stop.
 const DRAIN_SECONDS: u64 = 10;
 
@@ -125,9 +127,13 @@ impl Intake {
 
 impl Run {
     async fn take_in(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let served = self.consumer.context().served();
+        let mut again = tokio::time::interval(ASK_AGAIN_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = served.notified() => {}
+                _ = again.tick() => {}
                 Some(done) = self.in_flight.join_next(), if !self.in_flight.is_empty() => {
                     match done {
                         Ok(done) => self.complete(&done),
