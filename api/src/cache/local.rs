@@ -20,6 +20,10 @@ use super::Account;
 /// one, it was set back, such as from a backup, and is believed. No question takes so long.
 const SET_BACK_AFTER: Duration = Duration::from_secs(10);
 
+/// At how many slots, at most, is looked for one to give up when another customer needs one: more than
+/// one, so that those above the room there is go again.
+const LOOKED_AT_TO_GIVE_UP: usize = 4;
+
 /// A copy that is kept.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
@@ -138,21 +142,25 @@ impl Local {
         }
     }
 
-    /// The customer's slot. When there is no room but where somebody works, it is one that nobody
-    /// else will find.
+    /// The customer's slot. There is one of each at a time, and none that somebody works on is given
+    /// up, or what is shown from it would not bind those who come meanwhile: while all are worked
+    /// on, there are more than there is room for.
     pub(super) fn slot(&self, customer: &CustomerId) -> Arc<Slot> {
         let mut slots = lock(&self.slots);
         if let Some(slot) = slots.get(customer) {
             return Arc::clone(slot);
         }
-        let new = Arc::new(Slot::default());
-        if slots.len() >= self.capacity
-            && let Some((oldest, slot)) = slots.pop_lru()
-            && Arc::strong_count(&slot) > 1
-        {
-            slots.put(oldest, slot);
-            return new;
+        for _ in 0..LOOKED_AT_TO_GIVE_UP {
+            if slots.len() < self.capacity {
+                break;
+            }
+            if let Some((oldest, slot)) = slots.pop_lru()
+                && Arc::strong_count(&slot) > 1
+            {
+                slots.put(oldest, slot);
+            }
         }
+        let new = Arc::new(Slot::default());
         slots.put(customer.clone(), Arc::clone(&new));
         new
     }
@@ -287,11 +295,14 @@ mod tests {
         keep("c");
         assert!(kept("a") && !kept("b") && kept("c"));
         let working = local.slot(&id("a"));
-        keep("c");
         keep("d");
-        assert!(kept("a") && kept("c") && !kept("d"), "a is worked on");
-        drop(working);
-        assert!(lock(&local.slots).len() <= 2);
+        assert!(kept("a") && !kept("c") && kept("d"), "a is worked on");
+        let also = local.slot(&id("d"));
+        keep("e");
+        assert!(kept("a") && kept("d") && kept("e"), "each has one place");
+        drop((working, also));
+        keep("f");
+        assert!(kept("f") && lock(&local.slots).len() <= 2);
     }
 
     #[test]
