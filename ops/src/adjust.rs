@@ -36,7 +36,11 @@ pub struct Adjust {
     reason: String,
 }
 
-fn text<'a>(name: &str, text: &'a str) -> Result<&'a str> {
+/// A text of a sensible length, which the option of this name gives.
+///
+/// # Errors
+/// When it is empty, too long, or cannot be stored.
+pub fn text<'a>(name: &str, text: &'a str) -> Result<&'a str> {
     let text = text.trim();
     let count = text.chars().count();
     ensure!(

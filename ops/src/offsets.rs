@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use chrono::{DateTime, SecondsFormat, Utc};
 use domain::inbound::topic;
 use rdkafka::{
     ClientConfig,
@@ -30,6 +31,8 @@ const COORDINATOR_WITHIN: Duration = Duration::from_secs(20);
 #[serde(deny_unknown_fields)]
 struct Saved {
     group: String,
+    /// When: what was told after this may not be in the ledger that is restored.
+    saved_at: DateTime<Utc>,
     /// By topic and partition; nothing where nothing was committed, so that reading begins at the beginning.
     offsets: BTreeMap<String, BTreeMap<i32, Option<i64>>>,
 }
@@ -75,6 +78,7 @@ fn patiently<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
 /// # Errors
 /// When Kafka does not answer, or the file cannot be written.
 pub fn save(brokers: &str, group: &str, file: Option<&Path>) -> Result<()> {
+    let saved_at = Utc::now();
     let consumer = consumer(brokers, group)?;
     let metadata = consumer
         .fetch_metadata(None, ANSWER_WITHIN)
@@ -93,6 +97,7 @@ pub fn save(brokers: &str, group: &str, file: Option<&Path>) -> Result<()> {
         .context("Kafka does not say how far the intake is")?;
     let mut saved = Saved {
         group: group.to_owned(),
+        saved_at,
         offsets: BTreeMap::new(),
     };
     for partition in committed.elements() {
@@ -165,6 +170,15 @@ pub fn restore(brokers: &str, group: &str, file: &Path) -> Result<()> {
         "The group {group} reads on from {name}: {} partitions.",
         offsets.count()
     );
+    // Nothing is told any more, as no worker runs.
+    let instant = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    println!(
+        "What was told since then may name totals that the restored ledger never has. Once all has \
+         been read again, this accepts what is about no points:\n  meed reconcile --accept-kind \
+         CONFIRMATION_WITHOUT_EFFECT --since {} --until {} --reason \"told before the restore\"",
+        instant(saved.saved_at),
+        instant(Utc::now())
+    );
     Ok(())
 }
 
@@ -176,6 +190,7 @@ mod tests {
     fn what_is_saved_can_be_read() {
         let saved = Saved {
             group: "g".to_owned(),
+            saved_at: DateTime::UNIX_EPOCH,
             offsets: BTreeMap::from([(
                 "orders".to_owned(),
                 BTreeMap::from([(0, Some(7)), (11, None)]),

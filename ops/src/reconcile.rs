@@ -1,6 +1,6 @@
 //! `meed reconcile`: compares the books now, and says what does not agree and what puts it right.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, Utc};
@@ -10,7 +10,7 @@ use domain::Comparison;
 use indicatif::ProgressBar;
 use store::{
     PgPool,
-    reconcile::findings::{self, Finding},
+    reconcile::findings::{self, Acceptance, Accepted, Finding, Together},
 };
 use temporalio_client::{
     Client, WorkflowDescribeOptions, WorkflowExecutionStatus, WorkflowGetResultOptions,
@@ -23,6 +23,10 @@ use workflows::{
     id, visibility,
 };
 
+use crate::adjust::text;
+
+/// How many findings of a kind are printed.
+const PRINTED: usize = 20;
 /// How often the flow is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
@@ -43,10 +47,23 @@ pub struct Reconcile {
     #[arg(long)]
     json: bool,
     /// Compare nothing; accept the open finding of this number, so that it is not reported again
-    #[arg(long, value_name = "FINDING", requires = "reason")]
+    #[arg(long, value_name = "FINDING", requires = "reason", group = "accepting")]
     accept: Option<i64>,
+    /// Compare nothing; accept the open findings of this kind that happened before --until and not
+    /// before --since
+    #[arg(long, value_name = "KIND", requires_all = ["reason", "until"], group = "accepting")]
+    accept_kind: Option<String>,
+    /// The instant, or how long ago, before which what is accepted happened
+    #[arg(long, value_parser = instant, requires = "accept_kind")]
+    until: Option<DateTime<Utc>>,
+    /// Accept also what may be points lost or given twice
+    #[arg(long, requires = "accept_kind")]
+    including_points: bool,
+    /// Only say what would be accepted
+    #[arg(long, requires = "accept_kind")]
+    dry_run: bool,
     /// Why it is accepted; it stands in the audit record
-    #[arg(long, requires = "accept")]
+    #[arg(long, requires = "accepting")]
     reason: Option<String>,
 }
 
@@ -62,16 +79,26 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
         .ok_or_else(|| "that is too long ago".to_owned())
 }
 
-/// Compares, or accepts a finding.
+/// Compares, or accepts findings.
 ///
 /// # Errors
 /// When findings are open afterwards, a comparison could not be finished, or something is out of
 /// reach.
 pub async fn run(reconcile: Reconcile) -> Result<()> {
     let pool = crate::addresses::pool().await?;
+    let reason = reconcile.reason.as_deref().unwrap_or_default();
     if let Some(finding_id) = reconcile.accept {
-        let reason = reconcile.reason.unwrap_or_default();
-        return accept(&pool, finding_id, &reason).await;
+        return accept(&pool, finding_id, text("reason", reason)?).await;
+    }
+    if let (Some(kind), Some(until)) = (&reconcile.accept_kind, reconcile.until) {
+        let together = Together {
+            kind,
+            since: reconcile.since,
+            until,
+            including_points: reconcile.including_points,
+        };
+        let reason = text("reason", reason)?;
+        return accept_together(&pool, together, reason, reconcile.dry_run).await;
     }
     let request = ReconcileRequest {
         repair: !reconcile.report_only,
@@ -108,6 +135,50 @@ async fn accept(pool: &PgPool, finding_id: i64, reason: &str) -> Result<()> {
     let finding = findings::accept(pool, finding_id, &actor, reason).await?;
     println!("Accepted, and not reported again: {}", finding.detail);
     Ok(())
+}
+
+async fn accept_together(
+    pool: &PgPool,
+    together: Together<'_>,
+    reason: &str,
+    dry_run: bool,
+) -> Result<()> {
+    let found = if dry_run {
+        let found = findings::would_accept(pool, together).await?;
+        println!("{} would be accepted.", of_all(&found));
+        found
+    } else {
+        let acceptance = Acceptance {
+            actor: &crate::addresses::operator(),
+            reason,
+            request_id: &format!("accept-{}", uuid::Uuid::new_v4()),
+        };
+        let found = findings::accept_together(pool, together, acceptance).await?;
+        println!(
+            "{} are accepted, and not reported again; in the audit record: {}.",
+            of_all(&found),
+            acceptance.request_id
+        );
+        found
+    };
+    let left_open: Vec<Finding> = found.left_open.into_iter().map(with_number).collect();
+    print_findings(&left_open);
+    if !left_open.is_empty() {
+        bail!(
+            "{} findings are left open, as points may be lost or given twice; --including-points \
+             accepts them too",
+            left_open.len()
+        );
+    }
+    Ok(())
+}
+
+fn of_all(found: &Accepted) -> String {
+    let accepted = found.accepted.len();
+    format!(
+        "{accepted} of {} findings",
+        accepted + found.left_open.len()
+    )
 }
 
 /// The command of a finding names it by its number.
@@ -268,18 +339,33 @@ fn print(report: &ReconcileReport, open: &[Finding]) {
             println!("Worth a look: {line}");
         }
     }
-    for finding in open {
-        println!(
-            "\n#{} {} (since {})\n  {}\n  to put it right: {}",
-            finding.finding_id,
-            finding.kind,
-            finding.first_seen.format("%Y-%m-%d %H:%M:%S UTC"),
-            finding.detail,
-            finding.fix
-        );
-    }
+    print_findings(open);
     if open.is_empty() && report.unfinished() == 0 {
         println!("The books agree.");
+    }
+}
+
+/// Prints the first findings of each kind, and how many more there are.
+fn print_findings(findings: &[Finding]) {
+    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in findings {
+        let met = met.entry(&finding.kind).or_default();
+        *met += 1;
+        if *met <= PRINTED {
+            println!(
+                "\n#{} {} (since {})\n  {}\n  to put it right: {}",
+                finding.finding_id,
+                finding.kind,
+                finding.first_seen.format("%Y-%m-%d %H:%M:%S UTC"),
+                finding.detail,
+                finding.fix
+            );
+        }
+    }
+    for (kind, met) in met {
+        if met > PRINTED {
+            println!("\n{} more {kind}; --json prints all.", met - PRINTED);
+        }
     }
 }
 

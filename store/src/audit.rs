@@ -42,6 +42,36 @@ pub async fn write(conn: &mut PgConnection, change: &Change<'_>) -> Result<(), E
     Ok(())
 }
 
+/// Writes the records of many changes.
+///
+/// # Errors
+/// What the database reports.
+pub async fn write_all(conn: &mut PgConnection, changes: &[Change<'_>]) -> Result<(), Error> {
+    let actors: Vec<&str> = changes.iter().map(|c| c.actor).collect();
+    let actions: Vec<&str> = changes.iter().map(|c| c.action).collect();
+    let subjects: Vec<&str> = changes.iter().map(|c| c.subject).collect();
+    let requests: Vec<&str> = changes.iter().map(|c| c.request_id).collect();
+    let addresses: Vec<Option<&str>> = changes.iter().map(|c| c.address).collect();
+    let details: Vec<&serde_json::Value> = changes.iter().map(|c| &c.detail).collect();
+    sqlx::query(
+        "INSERT INTO audit_records (actor, action, subject, request_id, address, detail)
+         SELECT actor, action, subject, request_id, address, detail
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])
+              WITH ORDINALITY
+              AS c (actor, action, subject, request_id, address, detail, position)
+         ORDER BY position",
+    )
+    .bind(actors)
+    .bind(actions)
+    .bind(subjects)
+    .bind(requests)
+    .bind(addresses)
+    .bind(details)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// One change as it was recorded.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct Record {

@@ -4,9 +4,12 @@
 use chrono::{DateTime, Utc};
 use domain::Comparison;
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::{Error, audit};
+
+/// The action of audit records about findings that were accepted.
+const ACCEPT: &str = "reconcile.accept";
 
 /// A disagreement, as a comparison meets it. Comparison, kind and subject make it the same one.
 #[derive(Debug, Clone, PartialEq)]
@@ -256,15 +259,156 @@ pub async fn accept(
         finding.ok_or_else(|| Error::not_found("open finding", finding_id.to_string()))?;
     let change = audit::Change {
         actor,
-        action: "reconcile.accept",
+        action: ACCEPT,
         subject: &finding.subject,
         request_id: &format!("finding-{finding_id}"),
         address: None,
-        detail: serde_json::json!({
-            "kind": finding.kind, "detail": finding.detail, "reason": reason
-        }),
+        detail: record(&finding, reason),
     };
     audit::write(&mut tx, &change).await?;
     tx.commit().await?;
     Ok(finding)
+}
+
+/// Which open findings are accepted together: those of a kind that happened before an instant. One
+/// of which it is not known when it happened is never among them.
+#[derive(Debug, Clone, Copy)]
+pub struct Together<'a> {
+    /// The kind.
+    pub kind: &'a str,
+    /// The first instant; from the beginning when it is left out.
+    pub since: Option<DateTime<Utc>>,
+    /// The instant before which they happened.
+    pub until: DateTime<Utc>,
+    /// Whether also those are meant that may be points lost or given twice.
+    pub including_points: bool,
+}
+
+/// Who accepts, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Acceptance<'a> {
+    /// Who.
+    pub actor: &'a str,
+    /// Why.
+    pub reason: &'a str,
+    /// What the audit records of one acceptance have in common.
+    pub request_id: &'a str,
+}
+
+/// What became of findings that were to be accepted together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// Those that are not reported again.
+    pub accepted: Vec<Finding>,
+    /// Those that stay open, because they may be points lost or given twice.
+    pub left_open: Vec<Finding>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Chosen {
+    #[sqlx(flatten)]
+    finding: Finding,
+    is_posted_since: bool,
+}
+
+async fn choose(conn: &mut PgConnection, together: Together<'_>) -> Result<Accepted, Error> {
+    let chosen: Vec<Chosen> = sqlx::query_as(
+        "WITH chosen AS MATERIALIZED (
+             SELECT * FROM reconciliation_findings
+             WHERE resolved_at IS NULL AND kind = $1 AND happened_at < $2
+               AND ($3::timestamptz IS NULL OR happened_at >= $3)
+             FOR UPDATE),
+         told AS (
+             SELECT evidence ->> 'customer' AS customer, evidence -> 'difference' AS difference,
+                    count(DISTINCT (evidence -> 'version', evidence -> 'total')) AS times,
+                    min(happened_at) AS since
+             FROM chosen WHERE evidence ->> 'says' = 'changed' GROUP BY 1, 2),
+         posted_since AS (
+             SELECT customer, difference FROM told
+             WHERE times <= (
+                 SELECT count(*) FROM transfers t
+                 WHERE t.customer_id = told.customer AND t.posted_at > told.since
+                   AND told.difference = to_jsonb(
+                       CASE WHEN credit_account IN ('AVAILABLE', 'HELD') THEN amount ELSE 0 END
+                       - CASE WHEN debit_account IN ('AVAILABLE', 'HELD') THEN amount ELSE 0 END)))
+         SELECT finding_id, comparison, kind, subject, detail, fix, happened_at, evidence,
+                first_seen, last_seen,
+                coalesce(evidence ->> 'says' = 'changed'
+                         AND (evidence ->> 'customer', evidence -> 'difference')
+                             IN (TABLE posted_since), false) AS is_posted_since
+         FROM chosen ORDER BY finding_id",
+    )
+    .bind(together.kind)
+    .bind(together.until)
+    .bind(together.since)
+    .fetch_all(conn)
+    .await?;
+    let (accepted, left_open): (Vec<Chosen>, Vec<Chosen>) = chosen
+        .into_iter()
+        .partition(|chosen| chosen.is_posted_since || together.including_points);
+    let findings = |chosen: Vec<Chosen>| chosen.into_iter().map(|c| c.finding).collect();
+    Ok(Accepted {
+        accepted: findings(accepted),
+        left_open: findings(left_open),
+    })
+}
+
+/// What [`accept_together`] would do; nothing is changed.
+///
+/// # Errors
+/// What the database reports.
+pub async fn would_accept(pool: &PgPool, together: Together<'_>) -> Result<Accepted, Error> {
+    choose(&mut *pool.begin().await?, together).await
+}
+
+/// Accepts open findings together: they are not reported again. With an audit record for each.
+///
+/// Unless it is asked for, only such findings are accepted of which the ledger itself shows that no
+/// point is missing and none too many. That can be so for one kind of claim: that a customer's
+/// total changed, where the ledger has since posted as many changes of this size for this customer
+/// as were told. A ledger that was restored posts the same events again in another order, so what
+/// was told before names totals that it never has.
+///
+/// # Errors
+/// What the database reports.
+pub async fn accept_together(
+    pool: &PgPool,
+    together: Together<'_>,
+    acceptance: Acceptance<'_>,
+) -> Result<Accepted, Error> {
+    let mut tx = pool.begin().await?;
+    let chosen = choose(&mut tx, together).await?;
+    let ids: Vec<i64> = chosen.accepted.iter().map(|f| f.finding_id).collect();
+    sqlx::query(
+        "UPDATE reconciliation_findings
+         SET resolved_at = clock_timestamp(), resolution = 'ACCEPTED', note = $2
+         WHERE finding_id = ANY ($1)",
+    )
+    .bind(ids)
+    .bind(acceptance.reason)
+    .execute(&mut *tx)
+    .await?;
+    let changes: Vec<audit::Change<'_>> = chosen
+        .accepted
+        .iter()
+        .map(|finding| audit::Change {
+            actor: acceptance.actor,
+            action: ACCEPT,
+            subject: &finding.subject,
+            request_id: acceptance.request_id,
+            address: None,
+            detail: record(finding, acceptance.reason),
+        })
+        .collect();
+    audit::write_all(&mut tx, &changes).await?;
+    tx.commit().await?;
+    Ok(chosen)
+}
+
+/// What the audit record keeps of a finding that was accepted.
+fn record(finding: &Finding, reason: &str) -> serde_json::Value {
+    serde_json::json!({
+        "finding": finding.finding_id, "kind": finding.kind, "detail": finding.detail,
+        "reason": reason
+    })
 }

@@ -356,6 +356,160 @@ async fn marks_go_forward_in_time_and_runs_are_remembered_once() {
     assert!(runs::last_complete(pool).await.unwrap().is_some());
 }
 
+/// What a message on Kafka said, which the ledger does not bear out.
+async fn stray(pool: &PgPool, subject: &str, claim: &Claim, at: Option<DateTime<Utc>>) {
+    let found = Found {
+        comparison: Comparison::Confirmations,
+        kind: "CONFIRMATION_WITHOUT_EFFECT",
+        subject: subject.to_owned(),
+        detail: subject.to_owned(),
+        fix: "meed".to_owned(),
+        happened_at: at,
+        evidence: serde_json::to_value(claim).unwrap(),
+    };
+    findings::note(pool, &found, Utc::now()).await.unwrap();
+}
+
+fn subjects(findings: &[findings::Finding]) -> Vec<&str> {
+    findings.iter().map(|f| f.subject.as_str()).collect()
+}
+
+#[tokio::test]
+async fn together_only_findings_are_accepted_that_the_ledger_shows_to_be_about_no_points() {
+    let database = testing::database().await;
+    let pool = &database.pool;
+    let disaster = Utc::now();
+    let told = Some(disaster - Duration::minutes(5));
+    let changed = |who: &str, version, difference, total| Claim::Changed {
+        customer: who.to_owned(),
+        version,
+        difference,
+        total,
+    };
+    // What was told before the disaster, and posted after it in another order.
+    stray(pool, "other order", &changed("A", 1, 100, 100), told).await;
+    stray(pool, "told twice", &changed("A", 1, 100, 100), told).await;
+    stray(
+        pool,
+        "of another customer",
+        &changed("B", 1, 100, 100),
+        told,
+    )
+    .await;
+    stray(
+        pool,
+        "twice and posted once",
+        &changed("A", 2, 300, 400),
+        told,
+    )
+    .await;
+    stray(pool, "its other", &changed("A", 3, 300, 700), told).await;
+    stray(pool, "never posted", &changed("A", 4, 700, 1400), told).await;
+    stray(pool, "taken, not given", &changed("A", 5, -100, 1300), told).await;
+    let rewarded = Claim::Rewarded {
+        customer: "A".to_owned(),
+        event: "E9".to_owned(),
+        points: 100,
+    };
+    stray(pool, "a reward", &rewarded, told).await;
+    stray(pool, "unreadable", &Claim::Unreadable, told).await;
+    let later = Some(disaster + Duration::minutes(5));
+    stray(pool, "told afterwards", &changed("A", 6, 100, 1500), later).await;
+    stray(
+        pool,
+        "told nobody knows when",
+        &changed("A", 7, 100, 1600),
+        None,
+    )
+    .await;
+    post(pool, &[stay("E1", "A", 3), stay("E2", "A", 1)]).await;
+    post(pool, &[stay("E3", "C", 1)]).await;
+
+    let together = findings::Together {
+        kind: "CONFIRMATION_WITHOUT_EFFECT",
+        since: Some(disaster - Duration::hours(1)),
+        until: disaster,
+        including_points: false,
+    };
+    let acceptance = findings::Acceptance {
+        actor: "operator:test",
+        reason: "told before the restore",
+        request_id: "accept-1",
+    };
+    let would = findings::would_accept(pool, together).await.unwrap();
+    assert_eq!(subjects(&would.accepted), ["other order", "told twice"]);
+    let left = [
+        "of another customer",
+        "twice and posted once",
+        "its other",
+        "never posted",
+        "taken, not given",
+        "a reward",
+        "unreadable",
+    ];
+    assert_eq!(subjects(&would.left_open), left);
+    let all = findings::open(pool, None).await.unwrap();
+    assert_eq!(all.len(), 11, "a look changes nothing");
+
+    let accepted = findings::accept_together(pool, together, acceptance)
+        .await
+        .unwrap();
+    assert_eq!(accepted, would);
+    assert_eq!(findings::open(pool, None).await.unwrap().len(), 9);
+    let records: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT actor, subject, detail ->> 'reason' FROM audit_records
+         WHERE action = 'reconcile.accept' AND request_id = 'accept-1' ORDER BY audit_id",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let record = |subject: &str| {
+        let (actor, reason) = (acceptance.actor.to_owned(), acceptance.reason.to_owned());
+        (actor, subject.to_owned(), reason)
+    };
+    assert_eq!(records, [record("other order"), record("told twice")]);
+
+    let asked_for = findings::Together {
+        including_points: true,
+        ..together
+    };
+    let accepted = findings::accept_together(pool, asked_for, acceptance)
+        .await
+        .unwrap();
+    assert_eq!(subjects(&accepted.accepted), left);
+    assert!(accepted.left_open.is_empty());
+    let open = findings::open(pool, None).await.unwrap();
+    assert_eq!(
+        subjects(&open),
+        ["told afterwards", "told nobody knows when"]
+    );
+    // What was accepted is not news again.
+    stray(pool, "never posted", &changed("A", 4, 700, 1400), told).await;
+    assert_eq!(findings::open(pool, None).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_posted_before_it_was_told_is_not_the_change_that_was_told() {
+    let database = testing::database().await;
+    let pool = &database.pool;
+    post(pool, &[stay("E1", "A", 1)]).await;
+    let claim = Claim::Changed {
+        customer: "A".to_owned(),
+        version: 2,
+        difference: 100,
+        total: 200,
+    };
+    stray(pool, "lost", &claim, Some(Utc::now())).await;
+    let together = findings::Together {
+        kind: "CONFIRMATION_WITHOUT_EFFECT",
+        since: None,
+        until: Utc::now() + Duration::minutes(1),
+        including_points: false,
+    };
+    let would = findings::would_accept(pool, together).await.unwrap();
+    assert_eq!(subjects(&would.left_open), ["lost"]);
+}
+
 #[tokio::test]
 async fn an_adjustment_is_posted_once_told_and_audited() {
     let database = testing::database().await;
