@@ -18,7 +18,7 @@ mod topics;
 mod users;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{panic, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use domain::CustomerId;
@@ -162,7 +162,26 @@ enum Rules {
     },
 }
 
+/// How a program ends that the signal SIGPIPE ends, as shells say it.
+const NOBODY_READS: i32 = 128 + 13;
+
+/// Ends quietly when nobody reads any more what is printed, as in `meed dlq list | head`.
+fn end_when_nobody_reads() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        // `println!` panics with this and leaves no other way to know.
+        let nobody_reads = info.payload_as_str().is_some_and(|why| {
+            why.starts_with("failed printing to stdout: ") && why.ends_with("(os error 32)")
+        });
+        if nobody_reads {
+            std::process::exit(NOBODY_READS);
+        }
+        usual(info);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_when_nobody_reads();
     let arguments = Arguments::parse();
     boot::process::run("meed", || run(arguments.command))
 }

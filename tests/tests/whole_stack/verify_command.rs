@@ -1,6 +1,6 @@
 //! `meed verify` as an operator runs it.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use domain::{
     command::Command as Inbound,
@@ -122,4 +122,21 @@ async fn it_names_the_first_bad_row_and_the_head_and_fails_when_something_is_wro
     assert_eq!(bad["chain"]["violations"], 2);
     assert_eq!(bad["chain"]["firstViolations"][0]["transferId"], 2);
     assert_eq!(bad["chain"]["firstViolations"][0]["fault"], "CHANGED");
+}
+
+#[test]
+fn a_program_whose_output_nobody_reads_ends_quietly() {
+    let (nobody, output) = std::io::pipe().expect("a pipe");
+    drop(nobody);
+    let child = Command::new(repository().join("target/debug/meed"))
+        .args(["rules", "check", "programme.toml"])
+        .current_dir(repository())
+        .stdout(output)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("target/debug/meed is there");
+    let ended = child.wait_with_output().expect("it ends");
+    // As the signal SIGPIPE would have it.
+    assert_eq!(ended.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
 }
