@@ -1,6 +1,8 @@
 //! Everything a client can be told to have gone wrong, as RFC 9457 problem details. This file
 //! alone picks status codes, and nothing of the inside leaves through it.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -55,12 +57,12 @@ pub enum ApiError {
     /// A page of elsewhere may not use the refresh cookie.
     #[error("the origin is not allowed")]
     OriginNotAllowed,
-    /// Too many attempts; another one after so many seconds.
+    /// Too many attempts; another one after this.
     #[error("too many attempts")]
-    TooManyAttempts(u64),
-    /// The client has asked too often; again after so many seconds.
+    TooManyAttempts(Duration),
+    /// The client has asked too often; again after this.
     #[error("too many requests")]
-    RateLimited(u64),
+    RateLimited(Duration),
     /// Too much is under way in this process.
     #[error("too much is under way")]
     Overloaded,
@@ -181,6 +183,11 @@ impl From<store::Error> for ApiError {
 /// How long a client should wait before it asks again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// A wait as clients are told of it: in whole seconds, rounded up, at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
 /// A problem, before it is known in which request it occurred.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
@@ -267,17 +274,20 @@ impl ApiError {
                 "Not from this page",
                 said("Pages of this origin may not use the refresh cookie."),
             ),
-            Self::TooManyAttempts(seconds) => (
+            Self::TooManyAttempts(wait) => (
                 S::TOO_MANY_REQUESTS,
                 "TOO_MANY_ATTEMPTS",
                 "Too many attempts",
-                format!("Try again in {seconds} seconds."),
+                format!("Try again in {} seconds.", whole_seconds(*wait)),
             ),
-            Self::RateLimited(seconds) => (
+            Self::RateLimited(wait) => (
                 S::TOO_MANY_REQUESTS,
                 "RATE_LIMITED",
                 "Too many requests",
-                format!("This client has asked too often. Try again in {seconds} seconds."),
+                format!(
+                    "This client has asked too often. Try again in {} seconds.",
+                    whole_seconds(*wait)
+                ),
             ),
             Self::Overloaded => (
                 S::SERVICE_UNAVAILABLE,
@@ -456,8 +466,8 @@ impl ApiError {
                 header::WWW_AUTHENTICATE,
                 "Bearer error=\"insufficient_scope\"",
             ),
-            Self::TooManyAttempts(seconds) | Self::RateLimited(seconds) => {
-                problem.header(header::RETRY_AFTER, &seconds.to_string());
+            Self::TooManyAttempts(wait) | Self::RateLimited(wait) => {
+                problem.header(header::RETRY_AFTER, &whole_seconds(*wait).to_string());
             }
             Self::InvalidToken(_) => {
                 problem.header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"");
@@ -653,6 +663,24 @@ mod tests {
                     "{member}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_as_none() {
+        for (wait_ms, told) in [
+            (0, "1"),
+            (1, "1"),
+            (1_000, "1"),
+            (1_001, "2"),
+            (30_000, "30"),
+        ] {
+            let problem = ApiError::RateLimited(Duration::from_millis(wait_ms)).problem();
+            let retry_after = (header::RETRY_AFTER, HeaderValue::from_static(told));
+            assert!(
+                problem.headers.contains(&retry_after),
+                "{wait_ms}: {problem:?}"
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! The description of the API: OpenAPI 3.1, generated from the handlers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use utoipa::{
@@ -81,7 +81,7 @@ impl IntoResponses for AnyCall {
         let limited = problem(
             "RATE_LIMITED: the client has asked too often; TOO_MANY_ATTEMPTS: something was guessed \
              at too often",
-            &ApiError::RateLimited(1),
+            &ApiError::RateLimited(Duration::ZERO),
         )
         .header("Retry-After", retry_after())
         .header("RateLimit-Policy", text("How many requests there are, and in how many seconds"))

@@ -134,8 +134,7 @@ async fn take(pool: &PgPool, buckets: Vec<Bucket>) -> Result<Attempt, ApiError> 
         Taken::After(wait) => {
             metrics::counter!("meed_attempts_refused_total", "bucket" => buckets[0].kind)
                 .increment(1);
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            Err(ApiError::TooManyAttempts(seconds.max(1)))
+            Err(ApiError::TooManyAttempts(wait))
         }
     }
 }

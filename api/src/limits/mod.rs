@@ -66,11 +66,6 @@ struct Standing {
     wait: Option<Duration>,
 }
 
-/// Seconds, rounded up.
-fn seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
 impl Limit {
     fn new(class: Class, settings: ClassLimits) -> Self {
         let at_least_one = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
@@ -194,7 +189,7 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
         Some(wait) => {
             metrics::counter!("meed_requests_limited_total", "class" => limit.class.as_str())
                 .increment(1);
-            ApiError::RateLimited(seconds(wait).max(1)).into_response()
+            ApiError::RateLimited(wait).into_response()
         }
     };
     limit.tell(standing, &mut response);
