@@ -574,9 +574,6 @@ impl Problem {
         let error = match status {
             StatusCode::NOT_FOUND => ApiError::NotFound(Thing::Route),
             StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => ApiError::UnsupportedMediaType,
-            StatusCode::REQUEST_TIMEOUT => ApiError::BodyTooSlow,
             StatusCode::SERVICE_UNAVAILABLE => ApiError::TimedOut,
             status if status.is_client_error() => {
                 ApiError::InvalidParameter("The request cannot be read.".to_owned())
