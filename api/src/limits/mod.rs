@@ -38,7 +38,7 @@ const WHERE_TO_WAIT: &str = "/api/v1/redeem/{redeemRequestId}";
 /// How often buckets that are full again are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-type Buckets = DefaultKeyedRateLimiter<Client, governor::middleware::StateInformationMiddleware>;
+type Buckets = DefaultKeyedRateLimiter<Client, StateInformationMiddleware>;
 
 /// A client as it is counted: the issuer and subject of its token, or the network it asks from.
 type Client = String;
@@ -207,11 +207,10 @@ async fn pass(
 ) -> Result<Response, ApiError> {
     let asks_to_wait =
         |query: &str| form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "wait");
-    let waits = limit.class == Class::Read
-        && request
-            .extensions()
-            .get::<MatchedPath>()
-            .is_some_and(|route| route.as_str() == WHERE_TO_WAIT)
+    let waits = request
+        .extensions()
+        .get::<MatchedPath>()
+        .is_some_and(|route| route.as_str() == WHERE_TO_WAIT)
         && request.uri().query().is_some_and(asks_to_wait);
     let places = if waits {
         &limits.waiting
