@@ -15,26 +15,30 @@ use crate::{
     support::{Answer, Api, api_on, stay},
 };
 
-/// An api whose limit of this class is so; the class's line of the shipped configuration is
-/// replaced.
-async fn limited(class: &str, limits: &str) -> Api {
+/// How many requests a client has at once, how many more each second, and how many may be under way.
+type Three = (u32, u32, u32);
+
+/// An api whose limits of this class are so.
+async fn limited(class: &str, limits: Three) -> Api {
     api_on(&store::testing::database().await, |text| {
         limit_in(&text, class, limits)
     })
 }
 
-fn limit_in(text: &str, class: &str, limits: &str) -> String {
+/// The shipped configuration with the line of this class replaced.
+fn limit_in(
+    text: &str,
+    class: &str,
+    (capacity, refill_per_second, max_concurrent): Three,
+) -> String {
     let start = format!("{class} = {{ capacity");
-    let lines = text.lines().map(|line| {
-        if line.starts_with(&start) {
-            format!("{class} = {limits}")
-        } else {
-            line.to_owned()
-        }
-    });
-    let changed = lines.collect::<Vec<_>>().join("\n");
-    assert!(changed.contains(limits), "meed.toml has limits.{class}");
-    changed
+    let line = text.lines().find(|line| line.starts_with(&start));
+    let line = line.unwrap_or_else(|| panic!("meed.toml has limits.{class}"));
+    let limits = format!(
+        "{class} = {{ capacity = {capacity}, refill_per_second = {refill_per_second}, \
+         max_concurrent = {max_concurrent} }}"
+    );
+    text.replace(line, &limits)
 }
 
 fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
@@ -45,11 +49,7 @@ const PATH: &str = "/api/v1/rewards/C-nobody";
 
 #[tokio::test]
 async fn a_client_has_so_many_requests_and_is_told_when_to_ask_again() {
-    let api = limited(
-        "read",
-        "{ capacity = 3, refill_per_second = 1, max_concurrent = 9 }",
-    )
-    .await;
+    let api = limited("read", (3, 1, 9)).await;
     let busy = api.token("busy", "rewards.read", &[], None);
     let first = api.get_as(&busy, PATH).await;
     assert_eq!(first.problem(), (404, "CUSTOMER_NOT_FOUND"));
@@ -88,11 +88,7 @@ async fn a_client_has_so_many_requests_and_is_told_when_to_ask_again() {
 /// Who shows no token that counts is counted by address, so guessing is limited too.
 #[tokio::test]
 async fn whoever_is_not_known_is_counted_by_address() {
-    let api = limited(
-        "read",
-        "{ capacity = 1, refill_per_second = 1, max_concurrent = 99 }",
-    )
-    .await;
+    let api = limited("read", (1, 1, 99)).await;
     let asked = (0..50).map(|n| {
         let (api, token) = (&api, format!("made-up-{n}"));
         async move { api.get_as(&token, PATH).await.status.as_u16() }
@@ -110,13 +106,9 @@ async fn replicas_count_together_in_redis() {
     let database = store::testing::database().await;
     // What comes back within the test is less than one request.
     let change = |text: String| {
-        limit_in(
-            &text,
-            "redeem",
-            "{ capacity = 100, refill_per_second = 1, max_concurrent = 99 }",
-        )
-        .replace("answer_within_ms = 150", "answer_within_ms = 10000")
-        .replace("${REDIS_URL:-}", &redis.url())
+        limit_in(&text, "redeem", (100, 1, 99))
+            .replace("answer_within_ms = 150", "answer_within_ms = 10000")
+            .replace("${REDIS_URL:-}", &redis.url())
     };
     let (one, two) = (api_on(&database, change), api_on(&database, change));
     let client = format!("client-{}", uuid::Uuid::new_v4());
@@ -145,11 +137,7 @@ async fn replicas_count_together_in_redis() {
 /// half of the places.
 #[tokio::test]
 async fn too_much_at_once_is_refused_at_once() {
-    let api = limited(
-        "write",
-        "{ capacity = 99, refill_per_second = 99, max_concurrent = 4 }",
-    )
-    .await;
+    let api = limited("write", (99, 99, 4)).await;
     let api = Arc::new(api);
     let mut tx = api.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE accepted_events IN ACCESS EXCLUSIVE MODE")
@@ -202,8 +190,7 @@ async fn until_locked(api: &Api, requests: usize) {
 /// However it is written, waiting takes a place among those who wait.
 #[tokio::test]
 async fn who_waits_takes_no_place_from_those_who_read() {
-    let limits = "{ capacity = 999, refill_per_second = 99, max_concurrent = 1 }";
-    let api = Arc::new(limited("read", limits).await);
+    let api = Arc::new(limited("read", (999, 99, 1)).await);
     api.stays("C1", &[("E1", 10)]).await;
     api.redeem("R1", "C1", 100).await;
     for query in ["wait=30", "w%61it=30"] {
@@ -223,11 +210,7 @@ async fn who_waits_takes_no_place_from_those_who_read() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
-    let api = limited(
-        "write",
-        "{ capacity = 9, refill_per_second = 9, max_concurrent = 9 }",
-    )
-    .await;
+    let api = limited("write", (9, 9, 9)).await;
     let request = Request::builder()
         .method(Method::POST)
         .uri("/api/v1/rewards/events")
@@ -244,11 +227,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_body_is_nested_no_deeper_than_32_levels() {
-    let api = limited(
-        "write",
-        "{ capacity = 9, refill_per_second = 9, max_concurrent = 9 }",
-    )
-    .await;
+    let api = limited("write", (9, 9, 9)).await;
     let nested = format!("{}1{}", "[".repeat(33), "]".repeat(33));
     for path in [
         "/api/v1/rewards/events",
