@@ -131,7 +131,7 @@ enum Offsets {
 
 #[derive(Subcommand)]
 enum Temporal {
-    /// Create the namespace, the search attributes and the schedule of reconciliations, and wait
+    /// Create the namespace, the search attributes and the schedules, and wait
     /// until they can be used
     Apply {
         /// How long ended flows are kept, in hours

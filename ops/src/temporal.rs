@@ -22,7 +22,7 @@ use temporalio_common::protos::temporal::api::{
 const USABLE_WITHIN: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Creates or corrects the namespace, the search attributes and the schedule, and waits until they can be used.
+/// Creates or corrects the namespace, the search attributes and the schedules, and waits until they can be used.
 ///
 /// # Errors
 /// When Temporal cannot be reached or refuses.
@@ -47,6 +47,10 @@ pub async fn apply(
         "The schedule {} compares the books every {} seconds.",
         workflows::id::RECONCILE_SCHEDULE_ID,
         reconcile_every.as_secs()
+    );
+    println!(
+        "The schedule {} removes what nobody needs any more, every hour.",
+        workflows::id::PRUNE_SCHEDULE_ID
     );
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod history;
 pub mod idempotency;
 pub mod ledger;
 pub mod outbox;
+pub mod pruning;
 pub mod reconcile;
 pub mod redemptions;
 pub mod relay;

@@ -16,8 +16,6 @@ pub enum Duty {
     SignalCallbacks = 3,
     /// Adding to the hash chain over the transfers.
     SealTransfers = 4,
-    /// Removing what was published long ago from the outbox.
-    PruneOutbox = 5,
 }
 
 /// The space of this program's advisory locks: "meed" in ASCII.

@@ -19,6 +19,11 @@ mod measures;
 mod programme;
 #[expect(
     dead_code,
+    reason = "the SDK's macro makes a constant for callers of the activity"
+)]
+mod prune;
+#[expect(
+    dead_code,
     reason = "the SDK's macro makes constants for callers of the activities"
 )]
 mod reconcile;
@@ -40,12 +45,14 @@ use activities::{
 };
 use anyhow::{Context, anyhow};
 use boot::Settings;
-use store::PgPool;
+use store::{PgPool, pruning::Keep};
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use workflows::{AwardBatch, Reconcile, Relay, TierUpgrade, id, options::PARTNER_HTTP_TIMEOUT};
+use workflows::{
+    AwardBatch, Prune, Reconcile, Relay, TierUpgrade, id, options::PARTNER_HTTP_TIMEOUT,
+};
 
 use crate::{
     award::AwardPosting,
@@ -54,6 +61,7 @@ use crate::{
     intake::{BatchBuffer, BatchLimits, Intake, IntakeHealth, Redeeming},
     kafka::Kafka,
     programme::LiveProgramme,
+    prune::Pruning,
     relay::OutboxRelay,
     starters::{Ages, Starters},
 };
@@ -155,13 +163,11 @@ async fn run() -> anyhow::Result<()> {
     });
     let upkeep = tokio::spawn({
         let (pool, stop) = (shared.pool.clone(), stop_intake.clone());
-        let keep = shared.settings.worker.outbox.keep_published();
         async move {
             tokio::join!(
                 gauges::run(&pool, &stop),
                 reconcile::watch(&pool, &stop),
                 sealer::seal(&pool, &stop),
-                sealer::prune(&pool, keep, &stop),
             );
         }
     });
@@ -299,6 +305,7 @@ fn reconcile_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker
         .deployment_options(boot::temporal::deployment())
         .graceful_shutdown_period(drain)
         .register_workflow::<Reconcile>()?
+        .register_workflow::<Prune>()?
         .register_activities(reconcile::Steps {
             pool: shared.pool.clone(),
             kafka: shared.kafka.clone(),
@@ -313,6 +320,14 @@ fn reconcile_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker
             partners: partners(settings)?,
             merchants: settings.merchants.keys().cloned().collect(),
             partner_requests_per_second: settings.reconcile.partner_requests_per_second,
+        })
+        .register_activities(Pruning {
+            pool: shared.pool.clone(),
+            keep: Keep {
+                published: settings.worker.outbox.keep_published(),
+                dead_letters: settings.worker.keep.dead_letters(),
+                settled_findings: settings.worker.keep.settled_findings(),
+            },
         })
         .build();
     Ok(Worker::new(runtime, shared.client.clone(), options)?)

@@ -1,7 +1,7 @@
 //! What is measured, by its Prometheus names.
 
 use chrono::{DateTime, Utc};
-use domain::{Comparison, Points};
+use domain::{Comparison, Points, Prunable};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use store::{chain::Unsealed, relay::Backlog};
 use workflows::contract::BatchOutcome;
@@ -20,7 +20,7 @@ const HOLDS_OVER_LIMIT: &str = "meed_holds_over_limit";
 const UNSEALED: &str = "meed_ledger_unsealed_transfers";
 const UNSEALED_AGE: &str = "meed_ledger_unsealed_age_seconds";
 const SEALED: &str = "meed_ledger_sealed_total";
-const PRUNED: &str = "meed_outbox_pruned_total";
+const PRUNED: &str = "meed_pruned_total";
 const NOT_MEASURED: &str = "meed_measurements_failed_total";
 const PUBLISHED: &str = "meed_outbox_published_total";
 const FINDINGS_OPEN: &str = "meed_reconciliation_findings_open";
@@ -56,7 +56,7 @@ pub fn describe() {
     describe_counter!(SEALED, "Transfers that were added to the hash chain.");
     describe_counter!(
         PRUNED,
-        "Messages that were removed from the outbox long after they were published."
+        "Rows that were removed because nobody needs them any more, by kind."
     );
     describe_counter!(
         NOT_MEASURED,
@@ -142,9 +142,9 @@ pub fn outbox(backlog: Option<Backlog>) {
     gauge!(OUTBOX_SIZE).set(backlog.map_or(f64::NAN, |backlog| float(backlog.messages)));
 }
 
-/// Messages were removed from the outbox.
-pub fn pruned(messages: u64) {
-    counter!(PRUNED).increment(messages);
+/// Old records were removed.
+pub fn pruned(what: Prunable, rows: u64) {
+    counter!(PRUNED, "what" => what.as_str()).increment(rows);
 }
 
 /// What is not in the hash chain yet; nothing when that is not known.

@@ -1,5 +1,4 @@
-//! Keeps the ledger in order behind those who work on it: seals transfers into the hash chain, and
-//! removes from the outbox what was published long ago. Neither is in anybody's way.
+//! Seals transfers into the hash chain, behind those who post them.
 
 use std::time::Duration;
 
@@ -18,10 +17,6 @@ const SEAL_EVERY: Duration = Duration::from_secs(1);
 const SEAL_AT_A_TIME: u32 = 2_000;
 /// How often the end of the chain is written to the log, so that it is noted elsewhere too.
 const NOTE_HEAD_EVERY: Duration = Duration::from_hours(1);
-/// How often old messages are looked for.
-const PRUNE_EVERY: Duration = Duration::from_mins(10);
-/// How many are looked at in one transaction.
-const PRUNE_AT_A_TIME: u32 = 1_000;
 /// The longest pause after trouble.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -66,39 +61,5 @@ async fn seal_all(pool: &PgPool) -> Result<Option<chain::Head>, store::Error> {
         if !sealed.more {
             return Ok(head);
         }
-    }
-}
-
-/// Removes old messages from the outbox until told to stop; published ones are kept for `keep`.
-pub async fn prune(pool: &PgPool, keep: Duration, stop: &CancellationToken) {
-    let mut backoff = Backoff::new(SEAL_EVERY, TROUBLE_PAUSE);
-    let again = async {
-        loop {
-            match prune_once(pool, keep).await {
-                Ok(removed) => {
-                    backoff.reset();
-                    if removed > 0 {
-                        measures::pruned(removed);
-                        tracing::info!(removed, "old messages were removed from the outbox");
-                    }
-                    tokio::time::sleep(PRUNE_EVERY).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "old messages are still in the outbox");
-                    backoff.pause().await;
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = again => {}
-    }
-}
-
-async fn prune_once(pool: &PgPool, keep: Duration) -> Result<u64, store::Error> {
-    match turn::take(pool, Duty::PruneOutbox).await? {
-        Some(_turn) => store::relay::prune(pool, keep, PRUNE_AT_A_TIME).await,
-        None => Ok(0),
     }
 }

@@ -150,7 +150,7 @@ impl Starters {
                 callbacks.and(self.signal_cancellations().await)
             }
             // Not those of the starters: see `sealer`.
-            Duty::SealTransfers | Duty::PruneOutbox => Ok(()),
+            Duty::SealTransfers => Ok(()),
         }
     }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Comparison, CustomerId, Points, RedeemRequestId, Tier,
+    Comparison, CustomerId, Points, Prunable, RedeemRequestId, Tier,
     message::Recommendation,
     redemption::{FailureReason, PartnerVerdict, RedemptionState},
 };
@@ -615,10 +615,44 @@ impl ReconcileActivities {
     }
 }
 
+// -------------------------------------------------------------------------------------- pruning
+
+/// What was removed of a kind of records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    /// Which kind.
+    pub what: Prunable,
+    /// How many were removed; nothing when it could not be finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+}
+
+impl std::fmt::Display for Pruned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.removed {
+            Some(removed) => write!(f, "{removed} {} removed", self.what.title()),
+            None => write!(f, "{}: not finished", self.what.title()),
+        }
+    }
+}
+
+/// Activities of pruning.
+pub struct PruneActivities;
+
+#[activity_definitions]
+impl PruneActivities {
+    /// Removes what of a kind is older than it is kept: how many.
+    #[activity(name = "prune")]
+    pub fn prune(what: Prunable) -> Result<u64, ActivityError> {
+        unimplemented!()
+    }
+}
+
 /// The definitions by type, for those who implement them.
 pub mod definition {
     pub use super::{
-        award_activities::*, reconcile_activities::*, redeem_activities::*, relay_activities::*,
-        tier_activities::*,
+        award_activities::*, prune_activities::*, reconcile_activities::*, redeem_activities::*,
+        relay_activities::*, tier_activities::*,
     };
 }

@@ -14,7 +14,7 @@ pub const AWARD_TASK_QUEUE: &str = "award";
 pub const TIER_TASK_QUEUE: &str = "tier-upgrade";
 /// The task queue of the relay.
 pub const RELAY_TASK_QUEUE: &str = "relay";
-/// The task queue of reconciliations.
+/// The task queue of reconciliations and of pruning.
 pub const RECONCILE_TASK_QUEUE: &str = "reconcile";
 
 /// The schedule of reconciliations, as the Web UI shows it.
@@ -23,6 +23,11 @@ pub const RECONCILE_SCHEDULE_ID: &str = "reconciliation";
 pub const RECONCILE_SCHEDULED_WORKFLOW_ID: &str = "reconcile/scheduled";
 /// The one reconciliation that somebody asked for.
 pub const RECONCILE_BY_HAND_WORKFLOW_ID: &str = "reconcile/by-hand";
+
+/// The schedule of pruning.
+pub const PRUNE_SCHEDULE_ID: &str = "pruning";
+/// What the ids of scheduled pruning begin with; the server adds the time.
+pub const PRUNE_SCHEDULED_WORKFLOW_ID: &str = "prune/scheduled";
 
 /// The one relay.
 pub const RELAY_WORKFLOW_ID: &str = "relay/outbox";

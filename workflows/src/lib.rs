@@ -12,6 +12,7 @@ pub mod award;
 pub mod contract;
 pub mod id;
 pub mod options;
+pub mod prune;
 pub mod reconcile;
 pub mod redeem;
 pub mod relay;
@@ -20,6 +21,7 @@ pub mod tier_upgrade;
 pub mod visibility;
 
 pub use award::AwardBatch;
+pub use prune::Prune;
 pub use reconcile::Reconcile;
 pub use redeem::Redeem;
 pub use relay::Relay;

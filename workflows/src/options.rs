@@ -39,6 +39,13 @@ pub const COMPARISON_HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a comparison is tried in one run.
 pub const COMPARISON_ATTEMPTS: u32 = 6;
 
+/// How long one attempt of removing old records may take.
+pub const PRUNING_ATTEMPT: Duration = Duration::from_secs(3_600);
+/// How often it must say that it is alive.
+pub const PRUNING_HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often it is tried in one run.
+pub const PRUNING_ATTEMPTS: u32 = 3;
+
 /// Cancelling a flow must not cancel the steps that put it right, so every step has a token of
 /// its own.
 fn detached() -> WorkflowCancellationToken {
@@ -138,6 +145,22 @@ pub fn comparison(summary: String) -> ActivityOptions {
                 .build(),
         )
         .cancellation_token(detached())
+        .build()
+}
+
+/// Removing old records of one kind. It is given up after a while, because the next run makes up
+/// for it.
+pub fn pruning(summary: String) -> ActivityOptions {
+    ActivityOptions::with_start_to_close_timeout(PRUNING_ATTEMPT)
+        .summary(summary)
+        .heartbeat_timeout(PRUNING_HEARTBEAT)
+        .retry_policy(
+            RetryPolicy::builder()
+                .initial_interval(Duration::from_secs(1))
+                .backoff_coefficient(2.0)
+                .maximum_attempts(PRUNING_ATTEMPTS)
+                .build(),
+        )
         .build()
 }
 

@@ -260,6 +260,9 @@ pub struct WorkerSettings {
     /// The outbox.
     #[serde(default)]
     pub outbox: OutboxSettings,
+    /// How long other records are kept.
+    #[serde(default)]
+    pub keep: KeepSettings,
 }
 
 /// `[worker.intake]`.
@@ -282,7 +285,7 @@ impl Default for IntakeSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct OutboxSettings {
     /// How long messages are kept after they were published, in days.
-    #[serde(deserialize_with = "value::outbox_days")]
+    #[serde(deserialize_with = "value::days_kept")]
     pub keep_published_days: u64,
 }
 
@@ -298,6 +301,40 @@ impl OutboxSettings {
     /// How long messages are kept after they were published.
     pub const fn keep_published(&self) -> Duration {
         Duration::from_secs(self.keep_published_days * 86_400)
+    }
+}
+
+/// `[worker.keep]`: what is removed after a while, beside the outbox.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepSettings {
+    /// How long it is remembered which messages were refused, in days: longer than Kafka keeps dead
+    /// letters.
+    #[serde(deserialize_with = "value::days_kept")]
+    pub dead_letters_days: u64,
+    /// How long findings of reconciliation are kept after they have ended, in days.
+    #[serde(deserialize_with = "value::days_kept")]
+    pub settled_findings_days: u64,
+}
+
+impl Default for KeepSettings {
+    fn default() -> Self {
+        Self {
+            dead_letters_days: 400,
+            settled_findings_days: 90,
+        }
+    }
+}
+
+impl KeepSettings {
+    /// How long it is remembered which messages were refused.
+    pub const fn dead_letters(&self) -> Duration {
+        Duration::from_secs(self.dead_letters_days * 86_400)
+    }
+
+    /// How long findings are kept after they have ended.
+    pub const fn settled_findings(&self) -> Duration {
+        Duration::from_secs(self.settled_findings_days * 86_400)
     }
 }
 

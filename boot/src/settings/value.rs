@@ -84,9 +84,8 @@ pub(super) fn quick_attempt<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     within(deserializer, 0..=300)
 }
 
-/// How long published messages are kept: as long as Kafka keeps events, so that both can be
-/// compared.
-pub(super) fn outbox_days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+/// How long records are kept that are compared with Kafka: as long as it keeps events.
+pub(super) fn days_kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     within(deserializer, 30..=3_650)
 }
 

@@ -9,6 +9,7 @@ mod callbacks;
 mod chain;
 mod ledger;
 mod outbox;
+mod pruning;
 mod reconcile;
 mod redemptions;
 mod support;

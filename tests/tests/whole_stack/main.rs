@@ -8,6 +8,7 @@ mod batch_flow;
 mod dead_letters;
 mod journeys;
 mod outbox;
+mod pruning;
 mod reconcile;
 mod redeem_flow;
 mod refused_starts;
