@@ -1,6 +1,9 @@
 //! The flows as the handlers see them: started and signalled, never waited for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use boot::{Settings, redeem::RedeemStarter};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId};
@@ -30,6 +33,9 @@ pub enum FlowError {
     /// Temporal does not answer.
     #[error(transparent)]
     Unreachable(#[from] tonic::Status),
+    /// Temporal has been away since this process was started.
+    #[error("Temporal has not been reached yet")]
+    NotReachedYet,
 }
 
 /// What a flow can be told.
@@ -65,17 +71,26 @@ pub trait Flows: Send + Sync {
     fn check(&self) -> BoxFuture<'_, Result<(), FlowError>>;
 }
 
-/// The flows in Temporal.
-pub struct TemporalFlows {
+/// The flows in Temporal, as soon as it has been reached: what is accepted before that is started
+/// later.
+#[derive(Default)]
+pub struct TemporalFlows(OnceLock<Reached>);
+
+struct Reached {
     client: Client,
     starter: RedeemStarter,
 }
 
 impl TemporalFlows {
-    /// The flows behind this connection, on which this process also works on redemptions.
-    pub fn new(client: Client, settings: Arc<Settings>) -> Self {
+    /// From now on the flows are behind this connection, on which this process also works on
+    /// redemptions.
+    pub fn reached(&self, client: Client, settings: Arc<Settings>) {
         let starter = RedeemStarter::new(client.clone(), settings, true);
-        Self { client, starter }
+        self.0.get_or_init(|| Reached { client, starter });
+    }
+
+    fn get(&self) -> Result<&Reached, FlowError> {
+        self.0.get().ok_or(FlowError::NotReachedYet)
     }
 }
 
@@ -96,8 +111,9 @@ impl Flows for TemporalFlows {
         points: Points,
     ) -> BoxFuture<'a, Result<(), FlowError>> {
         Box::pin(async move {
-            let starter = &self.starter;
-            match starter
+            match self
+                .get()?
+                .starter
                 .start_once(redemption, customer, merchant, points)
                 .await
             {
@@ -114,7 +130,8 @@ impl Flows for TemporalFlows {
     ) -> BoxFuture<'a, Result<(), FlowError>> {
         Box::pin(async move {
             let options = signal_options();
-            let redeem = || self.client.get_workflow_handle::<Redeem>(workflow_id);
+            let client = &self.get()?.client;
+            let redeem = || client.get_workflow_handle::<Redeem>(workflow_id);
             let signalled = match signal {
                 Signal::CancelRequested => {
                     redeem().signal(Redeem::cancel_requested, (), options).await
@@ -125,7 +142,7 @@ impl Flows for TemporalFlows {
                         .await
                 }
                 Signal::NotificationAcknowledged => {
-                    let upgrade = self.client.get_workflow_handle::<TierUpgrade>(workflow_id);
+                    let upgrade = client.get_workflow_handle::<TierUpgrade>(workflow_id);
                     upgrade
                         .signal(TierUpgrade::notification_acknowledged, (), options)
                         .await
@@ -140,7 +157,7 @@ impl Flows for TemporalFlows {
 
     fn check(&self) -> BoxFuture<'_, Result<(), FlowError>> {
         Box::pin(async move {
-            let mut service = self.client.connection().workflow_service();
+            let mut service = self.get()?.client.connection().workflow_service();
             let mut request = GetSystemInfoRequest::default().into_request();
             request.set_timeout(CHECK_WITHIN);
             tokio::time::timeout(CHECK_WITHIN, service.get_system_info(request))

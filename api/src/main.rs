@@ -11,12 +11,13 @@ use activities::{
 use anyhow::Context;
 use api::{
     App,
-    flows::TemporalFlows,
+    flows::{Flows, TemporalFlows},
     serve::{self, Patience},
 };
 use boot::Settings;
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
+use tokio_util::sync::CancellationToken;
 use workflows::{Redeem, id, options};
 
 const PROGRAM: &str = "meed-api";
@@ -34,23 +35,18 @@ async fn serve() -> anyhow::Result<()> {
     let metrics = boot::metrics::install()?;
     let listener = boot::listen::bind("api.listen (MEED_API_LISTEN)", settings.api.listen).await?;
     let runtime = boot::temporal::runtime()?;
-    let (pool, client) = tokio::try_join!(
-        boot::database::connect(&settings.database, PROGRAM),
-        boot::temporal::connect(&settings.temporal, PROGRAM)
-    )?;
-
+    let pool = boot::database::pool(&settings.database, PROGRAM)?;
     let outcomes = Outcomes::default();
     let steps = RedeemSteps {
         pool: pool.clone(),
         partners: partners(&settings)?,
         outcomes: outcomes.clone(),
     };
-    let mut worker = worker(&runtime, client.clone(), &settings, steps)?;
-    let flows = Arc::new(TemporalFlows::new(client, Arc::clone(&settings)));
+    let flows = Arc::new(TemporalFlows::default());
     let app = Arc::new(App::new(
         Arc::clone(&settings),
         pool.clone(),
-        flows,
+        Arc::clone(&flows) as Arc<dyn Flows>,
         outcomes,
         Some(metrics),
     )?);
@@ -86,20 +82,19 @@ async fn serve() -> anyhow::Result<()> {
     tracing::info!(address = %settings.api.listen, build = boot::temporal::BUILD_ID, "serving");
 
     // Requests under way end first; then the worker stops taking tasks and ends its steps.
-    let stop_worker = worker.shutdown_handle();
+    let served = CancellationToken::new();
     let requests = async {
         let ended = (&mut server).await;
         app.readiness.drain();
-        stop_worker();
+        served.cancel();
         ended.context("the server")
     };
     let tasks = async {
-        app.readiness.set_worker(true);
-        let ended = worker.run().await;
+        let ended = work(&runtime, &app, &flows, steps, &served).await;
         app.readiness.set_worker(false);
         // Without its worker this process is of no use; whoever runs it starts it again.
         app.readiness.drain();
-        ended.context("the worker of the redeem queue")
+        ended
     };
     let (requests, tasks) = tokio::join!(requests, tasks);
     signalled.abort();
@@ -110,6 +105,42 @@ async fn serve() -> anyhow::Result<()> {
     requests?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Works on redemptions until requests are served no more. Database and Temporal are waited for;
+/// what is accepted meanwhile is started later.
+async fn work(
+    runtime: &Runtime,
+    app: &App,
+    flows: &TemporalFlows,
+    steps: RedeemSteps,
+    served: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = &app.settings;
+    let reached = async {
+        tokio::try_join!(
+            boot::database::wait(&settings.database, PROGRAM),
+            boot::temporal::wait(&settings.temporal, PROGRAM)
+        )
+    };
+    let ((), client) = tokio::select! {
+        reached = reached => reached?,
+        () = served.cancelled() => return Ok(()),
+    };
+    flows.reached(client.clone(), Arc::clone(settings));
+    let mut worker = worker(runtime, client, settings, steps)?;
+    let stop = worker.shutdown_handle();
+    app.readiness.set_worker(true);
+    let working = worker.run();
+    tokio::pin!(working);
+    let ended = tokio::select! {
+        ended = &mut working => ended,
+        () = served.cancelled() => {
+            stop();
+            working.await
+        }
+    };
+    ended.context("the worker of the redeem queue")
 }
 
 fn partners(settings: &Settings) -> anyhow::Result<Partners> {

@@ -2,25 +2,57 @@
 
 use std::{str::FromStr, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use sqlx::{
     ConnectOptions, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::Instant;
 
-use crate::settings::DatabaseSettings;
+use crate::{
+    settings::DatabaseSettings,
+    waiting::{TRY_EVERY, Waiting},
+};
 
-/// How long a process waits for the database when it starts.
+/// How long an attempt may take, and how long programs of operators try.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request or a step waits for a free connection. A database that is away is not noticed
 /// otherwise, and whoever asks should soon be told to come again.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Connections, as `program` in the database's lists; each is made when it is first needed.
+///
+/// # Errors
+/// When the address cannot be read.
+pub fn pool(settings: &DatabaseSettings, program: &str) -> anyhow::Result<PgPool> {
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(ACQUIRE_WITHIN)
+        .connect_lazy_with(options(settings, program)?))
+}
 
 /// Connects, as `program` in the database's lists.
 ///
 /// # Errors
 /// When the address is wrong or the database does not answer within ten seconds.
 pub async fn connect(settings: &DatabaseSettings, program: &str) -> anyhow::Result<PgPool> {
+    reach(settings, program, Some(CONNECT_WITHIN)).await?;
+    pool(settings, program)
+}
+
+/// Waits until the database answers, however long it is away; the log says so.
+///
+/// # Errors
+/// When the address is wrong, or the database refuses the user or does not exist.
+pub async fn wait(settings: &DatabaseSettings, program: &str) -> anyhow::Result<()> {
+    reach(settings, program, None).await
+}
+
+async fn reach(
+    settings: &DatabaseSettings,
+    program: &str,
+    within: Option<Duration>,
+) -> anyhow::Result<()> {
     let options = options(settings, program)?;
     let place = format!(
         "the database {} at {}:{}",
@@ -28,36 +60,28 @@ pub async fn connect(settings: &DatabaseSettings, program: &str) -> anyhow::Resu
         options.get_host(),
         options.get_port()
     );
-    let pool = PgPoolOptions::new()
-        .max_connections(settings.max_connections)
-        .acquire_timeout(ACQUIRE_WITHIN)
-        .connect_lazy_with(options.clone());
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
+    let mut waiting = Waiting::begin();
     loop {
-        let remaining = CONNECT_WITHIN.saturating_sub(started.elapsed());
         // Not through the pool, which would hide why it does not come about.
-        let error = match tokio::time::timeout(remaining, options.connect()).await {
-            Ok(Ok(connection)) => {
-                drop(connection);
-                return Ok(pool);
-            }
+        let attempt = tokio::time::timeout(CONNECT_WITHIN, options.connect());
+        let error = match attempt.await {
+            Ok(Ok(_connection)) => return Ok(()),
             Ok(Err(error)) => error,
-            Err(_) => bail!(
-                "{place} does not answer within {} seconds: check database.url (DATABASE_URL)",
-                CONNECT_WITHIN.as_secs()
-            ),
+            Err(elapsed) => sqlx::Error::Io(elapsed.into()),
         };
         // A wrong user, password or database; anything else may pass, such as a start under way.
         let refused_for_good = matches!(&error, sqlx::Error::Database(refusal)
             if refusal.code().is_some_and(|code| code.starts_with("28") || code.starts_with("3D")));
-        if refused_for_good || started.elapsed() + Duration::from_millis(500) >= CONNECT_WITHIN {
+        let is_over = within.is_some_and(|within| started.elapsed() + TRY_EVERY >= within);
+        if refused_for_good || is_over {
             return Err(error).with_context(|| {
                 format!(
                     "{place} cannot be used: check that it runs and database.url (DATABASE_URL)"
                 )
             });
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        waiting.pause(&place, &error).await;
     }
 }
 

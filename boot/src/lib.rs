@@ -12,6 +12,7 @@ pub mod redeem;
 pub mod settings;
 pub mod shutdown;
 pub mod temporal;
+mod waiting;
 
 pub use customer::customer_key;
 pub use settings::{Profile, Settings};

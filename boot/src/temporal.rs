@@ -6,7 +6,8 @@ use anyhow::{Context, anyhow, bail};
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, Url,
     envconfig::LoadClientConfigProfileOptions,
-    tonic::{Code, IntoRequest},
+    errors::ClientConnectError,
+    tonic::{Code, IntoRequest, Status},
 };
 use temporalio_common::{
     protos::temporal::api::workflowservice::v1::DescribeNamespaceRequest,
@@ -14,7 +15,7 @@ use temporalio_common::{
 };
 use temporalio_sdk::{Runtime, runtime::RuntimeOptions};
 
-use crate::settings::TemporalSettings;
+use crate::{settings::TemporalSettings, waiting::Waiting};
 
 /// The deployment that every worker of Meed belongs to.
 pub const DEPLOYMENT: &str = "meed";
@@ -24,7 +25,7 @@ pub const BUILD_ID: &str = match option_env!("MEED_BUILD_ID") {
     None => "dev",
 };
 
-/// How long a process waits for Temporal when it starts.
+/// How long an answer may take, and how long programs of operators try.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Connects, as `program` in Temporal's lists, and makes sure that the namespace exists.
@@ -32,12 +33,26 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the address or the namespace is wrong, or nothing answers within ten seconds.
 pub async fn connect(settings: &TemporalSettings, program: &str) -> anyhow::Result<Client> {
-    let TemporalSettings { address, namespace } = settings;
-    let connection = connection(settings, program).await?;
-    let client = Client::new(connection, ClientOptions::new(namespace.clone()).build())
-        .context("Temporal's client cannot be made")?;
-    check_namespace(&client, address, namespace).await?;
-    Ok(client)
+    let client = client(connection(settings, program).await?, settings)?;
+    match check_namespace(&client, settings).await? {
+        Namespace::There => Ok(client),
+        Namespace::NotToldYet(reason) => bail!(reason),
+    }
+}
+
+/// The same, however long Temporal is away; the log says so.
+///
+/// # Errors
+/// When the address or the namespace is wrong.
+pub async fn wait(settings: &TemporalSettings, program: &str) -> anyhow::Result<Client> {
+    let client = client(reach(settings, program).await?, settings)?;
+    let mut waiting = Waiting::begin();
+    loop {
+        match check_namespace(&client, settings).await? {
+            Namespace::There => return Ok(client),
+            Namespace::NotToldYet(reason) => waiting.pause("Temporal", &reason).await,
+        }
+    }
 }
 
 /// Connects, for whoever has to make the namespace first.
@@ -45,33 +60,39 @@ pub async fn connect(settings: &TemporalSettings, program: &str) -> anyhow::Resu
 /// # Errors
 /// When the address is wrong, or nothing answers within ten seconds.
 pub async fn connection(settings: &TemporalSettings, program: &str) -> anyhow::Result<Connection> {
-    let address = &settings.address;
-    let options = options(settings, program)?;
-    let attempt = async {
-        loop {
-            match Connection::connect(options.clone()).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
-                    tracing::debug!(%error, "connecting to Temporal");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    if let temporalio_client::errors::ClientConnectError::InvalidConfig(reason) =
-                        error
-                    {
-                        return Err(anyhow!(reason));
-                    }
-                }
-            }
-        }
-    };
-    tokio::time::timeout(CONNECT_WITHIN, attempt)
+    tokio::time::timeout(CONNECT_WITHIN, reach(settings, program))
         .await
         .map_err(|_| {
             anyhow!(
-                "Temporal at {address} does not answer within {} seconds: check that it runs and \
-             temporal.address (TEMPORAL_ADDRESS), host:port of the frontend",
+                "Temporal at {} does not answer within {} seconds: check that it runs and \
+                 temporal.address (TEMPORAL_ADDRESS), host:port of the frontend",
+                settings.address,
                 CONNECT_WITHIN.as_secs()
             )
         })?
+}
+
+fn client(connection: Connection, settings: &TemporalSettings) -> anyhow::Result<Client> {
+    Client::new(
+        connection,
+        ClientOptions::new(settings.namespace.clone()).build(),
+    )
+    .context("Temporal's client cannot be made")
+}
+
+async fn reach(settings: &TemporalSettings, program: &str) -> anyhow::Result<Connection> {
+    let options = options(settings, program)?;
+    let place = format!("Temporal at {} (TEMPORAL_ADDRESS)", settings.address);
+    let mut waiting = Waiting::begin();
+    loop {
+        let attempt = Connection::connect(options.clone());
+        match tokio::time::timeout(CONNECT_WITHIN, attempt).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(ClientConnectError::InvalidConfig(reason))) => return Err(anyhow!(reason)),
+            Ok(Err(error)) => waiting.pause(&place, &error).await,
+            Err(elapsed) => waiting.pause(&place, &elapsed).await,
+        }
+    }
 }
 
 /// Address and namespace are Meed's; TLS, keys and metadata come from where every client of
@@ -96,25 +117,41 @@ fn options(settings: &TemporalSettings, program: &str) -> anyhow::Result<Connect
     Ok(options)
 }
 
-async fn check_namespace(client: &Client, address: &str, namespace: &str) -> anyhow::Result<()> {
+/// What Temporal says of the namespace.
+enum Namespace {
+    There,
+    /// Nothing yet, for this reason, which may pass.
+    NotToldYet(String),
+}
+
+async fn check_namespace(
+    client: &Client,
+    settings: &TemporalSettings,
+) -> anyhow::Result<Namespace> {
+    let TemporalSettings { address, namespace } = settings;
     let request = DescribeNamespaceRequest {
-        namespace: namespace.to_owned(),
+        namespace: namespace.clone(),
         ..Default::default()
     };
     let mut service = client.connection().workflow_service();
     let answer = service.describe_namespace(request.into_request());
-    match tokio::time::timeout(CONNECT_WITHIN, answer).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) if status.code() == Code::NotFound => bail!(
+    let status = match tokio::time::timeout(CONNECT_WITHIN, answer).await {
+        Ok(Ok(_)) => return Ok(Namespace::There),
+        Ok(Err(status)) => status,
+        Err(_) => Status::deadline_exceeded("it does not answer"),
+    };
+    let told = format!(
+        "Temporal at {address} answered {:?} ({}) when asked for the namespace {namespace}",
+        status.code(),
+        status.message()
+    );
+    match status.code() {
+        Code::NotFound => bail!(
             "Temporal at {address} has no namespace {namespace}: create it, or check \
              temporal.namespace (TEMPORAL_NAMESPACE)"
         ),
-        Ok(Err(status)) => bail!(
-            "Temporal at {address} answered {:?} ({}) when asked for the namespace {namespace}",
-            status.code(),
-            status.message()
-        ),
-        Err(_) => bail!("Temporal at {address} does not answer"),
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => bail!(told),
+        _ => Ok(Namespace::NotToldYet(told)),
     }
 }
 

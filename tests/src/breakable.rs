@@ -215,6 +215,20 @@ impl System {
         .unwrap_or_else(|error| panic!("{blow:?} {name}: {error:#}"));
     }
 
+    /// Starts a process again that was killed, and does not wait until it serves.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub async fn begin(&self, name: &'static str) {
+        let mut begun = service(self.components, name);
+        begun.ready_url = None;
+        let stack = &self.components.stack;
+        tokio::task::spawn_blocking(move || stack.start_service(begun))
+            .await
+            .expect("it is started")
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+
     /// Starts a second process of `name` that listens on a port of its own: its address.
     ///
     /// # Panics

@@ -1,6 +1,9 @@
 //! Whether this process lives and can work, and what it has measured.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -25,8 +28,8 @@ pub struct Health {
     pub intake: Arc<IntakeHealth>,
     /// The ledger.
     pub pool: PgPool,
-    /// Temporal.
-    pub flows: Flows,
+    /// Temporal, once it has been reached.
+    pub flows: Arc<OnceLock<Flows>>,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// Renders the metrics.
@@ -47,15 +50,16 @@ pub fn routes(health: Health) -> Router {
 
 async fn ready(State(health): State<Health>) -> Response {
     let database = tokio::time::timeout(ANSWER_WITHIN, store::relay::waiting_shards(&health.pool));
-    let temporal = tokio::time::timeout(
-        ANSWER_WITHIN,
-        health.flows.is_open(workflows::id::RELAY_WORKFLOW_ID),
-    );
+    let temporal = async {
+        let flows = health.flows.get()?;
+        let asked = flows.is_open(workflows::id::RELAY_WORKFLOW_ID);
+        tokio::time::timeout(ANSWER_WITHIN, asked).await.ok()?.ok()
+    };
     let (database, temporal) = tokio::join!(database, temporal);
     let parts = [
         ("kafka", health.intake.is_ready()),
         ("database", matches!(database, Ok(Ok(_)))),
-        ("temporal", matches!(temporal, Ok(Ok(_)))),
+        ("temporal", temporal.is_some()),
     ];
     let draining = health.stopping.is_cancelled();
     let ready = !draining && parts.iter().all(|(_, ready)| *ready);

@@ -36,7 +36,12 @@ mod relay;
 mod sealer;
 mod starters;
 
-use std::{pin::pin, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use activities::{
     context::{ContextServices, ContextSettings},
@@ -96,8 +101,30 @@ async fn run() -> anyhow::Result<()> {
     let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
     let listener =
         boot::listen::bind("worker.listen (MEED_WORKER_LISTEN)", settings.worker.listen).await?;
-    let pool = boot::database::connect(&settings.database, PROGRAM).await?;
-    let client = boot::temporal::connect(&settings.temporal, PROGRAM).await?;
+    let pool = boot::database::pool(&settings.database, PROGRAM)?;
+    let stop_intake = CancellationToken::new();
+    let health = Arc::new(IntakeHealth::default());
+    let reached = Arc::new(OnceLock::new());
+    let render = metrics.clone();
+    let server = axum::serve(
+        listener,
+        health::routes(Health {
+            intake: Arc::clone(&health),
+            pool: pool.clone(),
+            flows: Arc::clone(&reached),
+            stopping: stop_intake.clone(),
+            metrics: Arc::new(move || render.render()),
+        }),
+    );
+    let server = tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "health is not served any more");
+        }
+    });
+    let ((), client) = tokio::try_join!(
+        boot::database::wait(&settings.database, PROGRAM),
+        boot::temporal::wait(&settings.temporal, PROGRAM)
+    )?;
     let shared = Shared {
         kafka: Kafka {
             brokers: settings.kafka.brokers.clone(),
@@ -112,10 +139,10 @@ async fn run() -> anyhow::Result<()> {
         programme,
     };
 
+    reached.get_or_init(|| shared.flows.clone());
+
     // In the order in which they end: what brings work in, then what does it.
-    let stop_intake = CancellationToken::new();
     let stop_relay = CancellationToken::new();
-    let health = Arc::new(IntakeHealth::default());
     let runtime = boot::temporal::runtime()?;
     let mut award = award_worker(&shared, &runtime)?;
     let mut relay = relay_worker(&shared, &runtime, &stop_relay)?;
@@ -128,23 +155,8 @@ async fn run() -> anyhow::Result<()> {
         reconcile.shutdown_handle(),
     ];
 
-    let render = metrics.clone();
-    let server = axum::serve(
-        listener,
-        health::routes(Health {
-            intake: Arc::clone(&health),
-            pool: shared.pool.clone(),
-            flows: shared.flows.clone(),
-            stopping: stop_intake.clone(),
-            metrics: Arc::new(move || render.render()),
-        }),
-    );
     let background = [
-        tokio::spawn(async move {
-            if let Err(error) = server.await {
-                tracing::error!(%error, "health is not served any more");
-            }
-        }),
+        server,
         tokio::spawn({
             let programme = Arc::clone(&shared.programme);
             async move { programme.follow().await }

@@ -5,6 +5,7 @@
 
 mod cut_off;
 mod paused;
+mod started;
 
 use std::time::{Duration, Instant};
 

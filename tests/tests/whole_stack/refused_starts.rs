@@ -45,13 +45,15 @@ async fn what_cannot_start_says_why() {
     tokio::task::spawn_blocking(|| {
         let config = std::fs::read_to_string(repository().join("meed.toml")).expect("meed.toml");
         for program in ["meed-worker", "meed-api"] {
-            let said = refused(
-                program,
-                &[("DATABASE_URL", "postgres://x@127.0.0.1:9/x".into())],
-            );
-            assert!(said.contains("127.0.0.1:9"), "{program}: {said}");
-            let said = refused(program, &[("TEMPORAL_ADDRESS", "127.0.0.1:9".into())]);
-            assert!(said.contains("127.0.0.1:9"), "{program}: {said}");
+            let (server, _) = components().env["DATABASE_URL"]
+                .rsplit_once('/')
+                .expect("an address");
+            let said = refused(program, &[("DATABASE_URL", format!("{server}/nowhere"))]);
+            assert!(said.contains("the database nowhere"), "{program}: {said}");
+            let said = refused(program, &[("TEMPORAL_ADDRESS", "no address".into())]);
+            assert!(said.contains("TEMPORAL_ADDRESS"), "{program}: {said}");
+            let said = refused(program, &[("TEMPORAL_NAMESPACE", "nowhere".into())]);
+            assert!(said.contains("no namespace nowhere"), "{program}: {said}");
             let taken = LISTEN.map(|name| (name, components().env[name].clone()));
             let said = refused(program, &taken);
             assert!(said.contains("in use"), "{program}: {said}");
