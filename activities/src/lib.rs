@@ -6,6 +6,8 @@
     reason = "the SDK's macros make public items without documentation"
 )]
 
+pub mod assign;
+pub mod claim;
 pub mod context;
 mod failure;
 pub mod outcomes;

@@ -1,21 +1,26 @@
-//! Wakes requests in the same process that wait for a redemption to move on.
+//! Wakes requests in the same process that wait for a redemption or a claim to move on.
 
-use domain::RedeemRequestId;
+use domain::{CustomerId, PromotionId, RedeemRequestId};
 use tokio::sync::broadcast;
 
 /// How many changes a slow listener may lag behind before it has to look for itself.
 const CAPACITY: usize = 1024;
 
-/// Tells of every redemption whose row a step in this process has changed.
+/// A claim that has moved on, by promotion and player.
+pub type ClaimOf = (PromotionId, CustomerId);
+
+/// Tells of every redemption and claim whose row a step in this process has changed.
 #[derive(Debug, Clone)]
 pub struct Outcomes {
-    changes: broadcast::Sender<RedeemRequestId>,
+    redemptions: broadcast::Sender<RedeemRequestId>,
+    claims: broadcast::Sender<ClaimOf>,
 }
 
 impl Default for Outcomes {
     fn default() -> Self {
         Self {
-            changes: broadcast::channel(CAPACITY).0,
+            redemptions: broadcast::channel(CAPACITY).0,
+            claims: broadcast::channel(CAPACITY).0,
         }
     }
 }
@@ -23,11 +28,21 @@ impl Default for Outcomes {
 impl Outcomes {
     /// Listens from now on. What is heard is only a reason to read the row.
     pub fn listen(&self) -> broadcast::Receiver<RedeemRequestId> {
-        self.changes.subscribe()
+        self.redemptions.subscribe()
+    }
+
+    /// The same for claims.
+    pub fn listen_to_claims(&self) -> broadcast::Receiver<ClaimOf> {
+        self.claims.subscribe()
     }
 
     /// Tells that a row has changed. Nobody listening is fine.
     pub(crate) fn changed(&self, id: &RedeemRequestId) {
-        let _ = self.changes.send(id.clone());
+        let _ = self.redemptions.send(id.clone());
+    }
+
+    /// The same for claims.
+    pub(crate) fn claim_changed(&self, promotion_id: &PromotionId, customer: &CustomerId) {
+        let _ = self.claims.send((promotion_id.clone(), customer.clone()));
     }
 }

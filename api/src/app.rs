@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use activities::outcomes::Outcomes;
-use boot::{Settings, settings::Secret};
+use boot::{LiveProgramme, Settings, settings::Secret};
 use domain::MerchantId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use store::PgPool;
@@ -25,11 +25,13 @@ use crate::{
 pub struct App {
     /// The configuration.
     pub settings: Arc<Settings>,
+    /// The rules.
+    pub programme: Arc<LiveProgramme>,
     /// The primary database.
     pub pool: PgPool,
     /// The flows.
     pub flows: Arc<dyn Flows>,
-    /// Tells of redemptions that a step in this process has changed.
+    /// Tells of redemptions and claims that a step in this process has changed.
     pub outcomes: Outcomes,
     /// Copies of accounts.
     pub cache: Cache,
@@ -62,6 +64,7 @@ impl App {
     /// address of Redis cannot be read.
     pub fn new(
         settings: Arc<Settings>,
+        programme: Arc<LiveProgramme>,
         pool: PgPool,
         flows: Arc<dyn Flows>,
         outcomes: Outcomes,
@@ -86,6 +89,7 @@ impl App {
         let limits = Limits::new(&settings.limits, redis);
         Ok(Self {
             settings,
+            programme,
             pool,
             cache,
             limits,

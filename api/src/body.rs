@@ -17,6 +17,10 @@ use crate::error::ApiError;
 /// The largest body that is read, in bytes.
 pub const BODY_MAX_BYTES: usize = 65_536;
 
+/// The largest body where one request is about 10,000 players, in bytes: as many ids of the longest
+/// kind in ASCII, with room to spare.
+pub(crate) const MANY_PLAYERS_MAX_BYTES: usize = 2_097_152;
+
 /// How deep arrays and objects of a body may be nested in one another.
 pub const JSON_MAX_DEPTH: usize = 32;
 /// How long a client may take to send a body.
@@ -80,24 +84,24 @@ fn cut_short() -> ApiError {
     ApiError::InvalidBody("The body could not be read to its end.".to_owned())
 }
 
-/// The request once its whole body is here, so that whoever sends slowly holds nothing but a
-/// connection.
+/// The request once its whole body of at most `max_bytes` is here, so that whoever sends slowly
+/// holds nothing but a connection.
 ///
 /// # Errors
 /// [`ApiError::BodyTooLarge`], [`ApiError::BodyTooSlow`], or [`ApiError::InvalidBody`] when the
 /// client does not send it to its end.
-pub(crate) async fn arrived(request: Request) -> Result<Request, ApiError> {
+pub(crate) async fn arrived(request: Request, max_bytes: usize) -> Result<Request, ApiError> {
     let (parts, body) = request.into_parts();
     // Nobody waits for what will be refused.
-    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
-        return Err(ApiError::BodyTooLarge);
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(ApiError::BodyTooLarge(max_bytes));
     }
-    let body = tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_MAX_BYTES).collect())
+    let body = tokio::time::timeout(BODY_WITHIN, Limited::new(body, max_bytes).collect())
         .await
         .map_err(|_| ApiError::BodyTooSlow)?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
-                ApiError::BodyTooLarge
+                ApiError::BodyTooLarge(max_bytes)
             } else {
                 cut_short()
             }

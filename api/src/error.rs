@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use domain::{Refusal, RefusalClass};
+use domain::{
+    Refusal, RefusalClass,
+    promotion::{ClaimRefusal, Standing},
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -81,9 +84,9 @@ pub enum ApiError {
     /// A parameter of the address cannot be used.
     #[error("{0}")]
     InvalidParameter(String),
-    /// The body is larger than is read.
+    /// The body is larger than is read: than so many bytes.
     #[error("the body is too large")]
-    BodyTooLarge,
+    BodyTooLarge(usize),
     /// The body did not come in time.
     #[error("the body is too slow")]
     BodyTooSlow,
@@ -111,6 +114,18 @@ pub enum ApiError {
     /// What has ended cannot be taken back.
     #[error("it has ended")]
     AlreadyEnded,
+    /// Another promotion of the type is active within the period.
+    #[error("promotion {0} is active then")]
+    PromotionOverlaps(String),
+    /// The promotion can be neither assigned nor claimed now.
+    #[error("the promotion is {0:?}")]
+    PromotionNotOpen(Standing),
+    /// The player has claimed it, and has the points.
+    #[error("the promotion was claimed before")]
+    AlreadyClaimed,
+    /// The claim was rolled back.
+    #[error("the claim was rolled back: {0}")]
+    ClaimRefused(ClaimRefusal),
     /// There is no such thing, or not for this client.
     #[error("no such {0:?}")]
     NotFound(Thing),
@@ -164,6 +179,10 @@ pub enum Thing {
     Callback,
     /// One of Meed's own users.
     User,
+    /// A promotion.
+    Promotion,
+    /// A job that assigns a promotion.
+    AssignmentJob,
 }
 
 impl From<store::Error> for ApiError {
@@ -333,11 +352,11 @@ impl ApiError {
                 "A parameter cannot be used",
                 why.clone(),
             ),
-            Self::BodyTooLarge => (
+            Self::BodyTooLarge(bytes) => (
                 S::PAYLOAD_TOO_LARGE,
                 "PAYLOAD_TOO_LARGE",
                 "The body is too large",
-                format!("A body may have {} bytes.", crate::body::BODY_MAX_BYTES),
+                format!("A body may have {bytes} bytes here."),
             ),
             Self::BodyTooSlow => (
                 S::REQUEST_TIMEOUT,
@@ -391,7 +410,45 @@ impl ApiError {
                 S::CONFLICT,
                 "ALREADY_ENDED",
                 "It has ended",
-                said("A redemption that has ended cannot be cancelled."),
+                said("What has ended cannot be cancelled."),
+            ),
+            Self::PromotionOverlaps(other) => (
+                S::CONFLICT,
+                "PROMOTION_OVERLAPS",
+                "Another promotion of this type is active then",
+                format!(
+                    "Promotion {other} is active within this period, and its type is one of which only one may be."
+                ),
+            ),
+            Self::PromotionNotOpen(standing) => {
+                let (code, title) = match standing {
+                    Standing::Inactive | Standing::Open => {
+                        ("PROMOTION_INACTIVE", "The promotion is not active")
+                    }
+                    Standing::NotStarted => {
+                        ("PROMOTION_NOT_STARTED", "The promotion has not begun")
+                    }
+                    Standing::Ended => ("PROMOTION_ENDED", "The promotion has ended"),
+                };
+                (S::CONFLICT, code, title, format!("{title}."))
+            }
+            Self::AlreadyClaimed => (
+                S::CONFLICT,
+                "PROMOTION_ALREADY_CLAIMED",
+                "The promotion was claimed before",
+                said("The points of this promotion were credited before."),
+            ),
+            Self::ClaimRefused(refusal) => (
+                S::CONFLICT,
+                "CLAIM_REFUSED",
+                "The claim was rolled back",
+                said(match refusal {
+                    ClaimRefusal::NoPoints => "The promotion is worth less than one point.",
+                    ClaimRefusal::TooManyPoints => "The account cannot hold that many points.",
+                    ClaimRefusal::UnknownCurrency => {
+                        "The programme does not know the promotion's currency."
+                    }
+                }),
             ),
             Self::NotFound(thing) => {
                 let (code, title) = match thing {
@@ -400,6 +457,11 @@ impl ApiError {
                     Thing::Redemption => ("REDEMPTION_NOT_FOUND", "There is no such redemption"),
                     Thing::Callback => ("CALLBACK_UNKNOWN", "There is no such callback"),
                     Thing::User => ("USER_NOT_FOUND", "There is no such user"),
+                    Thing::Promotion => ("PROMOTION_NOT_FOUND", "There is no such promotion"),
+                    Thing::AssignmentJob => (
+                        "ASSIGNMENT_JOB_NOT_FOUND",
+                        "There is no such assignment job",
+                    ),
                 };
                 (S::NOT_FOUND, code, title, format!("{title}."))
             }

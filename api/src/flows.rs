@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use boot::{Settings, redeem::RedeemStarter};
+use boot::{Settings, claim::ClaimStarter, redeem::RedeemStarter};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId};
 use futures::future::BoxFuture;
 use temporalio_client::{
@@ -14,7 +14,7 @@ use temporalio_client::{
     tonic::{self, IntoRequest},
 };
 use temporalio_common::protos::temporal::api::workflowservice::v1::GetSystemInfoRequest;
-use workflows::{Redeem, TierUpgrade};
+use workflows::{Redeem, TierUpgrade, contract::PromotionClaim};
 
 /// How long one signal may take. What is not known to be signalled is signalled again later.
 const SIGNAL_WITHIN: Duration = Duration::from_secs(1);
@@ -60,6 +60,10 @@ pub trait Flows: Send + Sync {
         points: Points,
     ) -> BoxFuture<'a, Result<(), FlowError>>;
 
+    /// Starts a claim of a promotion unless it is running.
+    fn start_claim<'a>(&'a self, claim: &'a PromotionClaim)
+    -> BoxFuture<'a, Result<(), FlowError>>;
+
     /// Tells a flow that something has been stored for it. One that has ended needs no telling.
     fn signal<'a>(
         &'a self,
@@ -79,14 +83,20 @@ pub struct TemporalFlows(OnceLock<Reached>);
 struct Reached {
     client: Client,
     starter: RedeemStarter,
+    claims: ClaimStarter,
 }
 
 impl TemporalFlows {
     /// From now on the flows are behind this connection, on which this process also works on
-    /// redemptions.
+    /// redemptions and claims.
     pub fn reached(&self, client: Client, settings: Arc<Settings>) {
-        let starter = RedeemStarter::new(client.clone(), settings, true);
-        self.0.get_or_init(|| Reached { client, starter });
+        let starter = RedeemStarter::new(client.clone(), Arc::clone(&settings), true);
+        let claims = ClaimStarter::new(client.clone(), settings, true);
+        self.0.get_or_init(|| Reached {
+            client,
+            starter,
+            claims,
+        });
     }
 
     fn get(&self) -> Result<&Reached, FlowError> {
@@ -121,6 +131,13 @@ impl Flows for TemporalFlows {
                 Err(error) => Err(error.into()),
             }
         })
+    }
+
+    fn start_claim<'a>(
+        &'a self,
+        claim: &'a PromotionClaim,
+    ) -> BoxFuture<'a, Result<(), FlowError>> {
+        Box::pin(async move { Ok(self.get()?.claims.start(claim).await?) })
     }
 
     fn signal<'a>(

@@ -8,6 +8,7 @@ pub mod body;
 pub mod cache;
 pub mod error;
 pub mod flows;
+pub mod grpc;
 pub mod idempotency;
 pub mod limits;
 pub mod observe;

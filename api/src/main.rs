@@ -1,9 +1,10 @@
-//! `meed-api`: the HTTP API and the worker of the redeem queue, in one process and on one
-//! connection, so that redemptions start eagerly.
+//! `meed-api`: the HTTP API and the workers of the redeem and claim queues, in one process and on one
+//! connection, so that redemptions and claims start eagerly.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use activities::{
+    claim::ClaimSteps,
     outcomes::Outcomes,
     partner::{MerchantSettings, Partners},
     redeem::RedeemSteps,
@@ -12,13 +13,14 @@ use anyhow::Context;
 use api::{
     App,
     flows::{Flows, TemporalFlows},
+    grpc,
     serve::{self, Patience},
 };
-use boot::Settings;
+use boot::{LiveProgramme, Settings};
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio_util::sync::CancellationToken;
-use workflows::{Redeem, id, options};
+use workflows::{ClaimPromotion, Redeem, id, options};
 
 const PROGRAM: &str = "meed-api";
 /// How long a connection may be without a request, or with one that is not there yet. Balancers
@@ -33,18 +35,38 @@ async fn serve() -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load()?);
     boot::logging::init(settings.profile);
     let metrics = boot::metrics::install()?;
+    let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
     let listener = boot::listen::bind("api.listen (MEED_API_LISTEN)", settings.api.listen).await?;
+    let grpc_listener = match settings.grpc.listen {
+        Some(at) => Some(boot::listen::bind("grpc.listen (MEED_GRPC_LISTEN)", at).await?),
+        None => None,
+    };
+    let certificates = settings.grpc.tls.as_ref();
+    let certificates = certificates
+        .map(|tls| grpc::certificates(&settings, tls))
+        .transpose()?;
     let runtime = boot::temporal::runtime()?;
     let pool = boot::database::pool(&settings.database, PROGRAM)?;
     let outcomes = Outcomes::default();
-    let steps = RedeemSteps {
-        pool: pool.clone(),
-        partners: partners(&settings)?,
-        outcomes: outcomes.clone(),
+    let steps = Steps {
+        redeem: RedeemSteps {
+            pool: pool.clone(),
+            partners: partners(&settings)?,
+            outcomes: outcomes.clone(),
+        },
+        claim: ClaimSteps {
+            pool: pool.clone(),
+            rules: {
+                let programme = Arc::clone(&programme);
+                Arc::new(move || programme.current())
+            },
+            outcomes: outcomes.clone(),
+        },
     };
     let flows = Arc::new(TemporalFlows::default());
     let app = Arc::new(App::new(
         Arc::clone(&settings),
+        Arc::clone(&programme),
         pool.clone(),
         Arc::clone(&flows) as Arc<dyn Flows>,
         outcomes,
@@ -71,6 +93,7 @@ async fn serve() -> anyhow::Result<()> {
             app.readiness.drain();
         }
     });
+    let rules = tokio::spawn(async move { programme.follow().await });
     let copies = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.cache.keep_fresh(app.readiness.draining()).await }
@@ -92,28 +115,45 @@ async fn serve() -> anyhow::Result<()> {
     let tasks = async {
         let ended = work(&runtime, &app, &flows, steps, &served).await;
         app.readiness.set_worker(false);
-        // Without its worker this process is of no use; whoever runs it starts it again.
+        // Without its workers this process is of no use; whoever runs it starts it again.
         app.readiness.drain();
         ended
     };
-    let (requests, tasks) = tokio::join!(requests, tasks);
+    let services = async {
+        let Some(listener) = grpc_listener else {
+            return Ok(());
+        };
+        let ended = grpc::serve(Arc::clone(&app), listener, certificates, drain, draining).await;
+        // Without it this process is of no use to some; whoever runs it starts it again.
+        app.readiness.drain();
+        ended
+    };
+    let (requests, tasks, services) = tokio::join!(requests, tasks, services);
     signalled.abort();
+    rules.abort();
     copies.abort();
     buckets.abort();
     pool.close().await;
     tasks?;
     requests?;
+    services?;
     tracing::info!("ended");
     Ok(())
 }
 
-/// Works on redemptions until requests are served no more. Database and Temporal are waited for;
+/// What the flows that clients start do.
+struct Steps {
+    redeem: RedeemSteps,
+    claim: ClaimSteps,
+}
+
+/// Works on redemptions and claims until requests are served no more. Database and Temporal are waited for;
 /// what is accepted meanwhile is started later.
 async fn work(
     runtime: &Runtime,
     app: &App,
     flows: &TemporalFlows,
-    steps: RedeemSteps,
+    steps: Steps,
     served: &CancellationToken,
 ) -> anyhow::Result<()> {
     let settings = &app.settings;
@@ -128,19 +168,22 @@ async fn work(
         () = served.cancelled() => return Ok(()),
     };
     flows.reached(client.clone(), Arc::clone(settings));
-    let mut worker = worker(runtime, client, settings, steps)?;
-    let stop = worker.shutdown_handle();
+    let mut redeem = worker(runtime, client.clone(), settings, steps.redeem)?;
+    let mut claim = claim_worker(runtime, client, settings, steps.claim)?;
+    let stop = [redeem.shutdown_handle(), claim.shutdown_handle()];
     app.readiness.set_worker(true);
-    let working = worker.run();
+    let working = async { tokio::try_join!(redeem.run(), claim.run()) };
     tokio::pin!(working);
     let ended = tokio::select! {
         ended = &mut working => ended,
         () = served.cancelled() => {
-            stop();
+            stop.into_iter().for_each(|stop| stop());
             working.await
         }
     };
-    ended.context("the worker of the redeem queue")
+    ended
+        .map(drop)
+        .context("the workers of the redeem and claim queues")
 }
 
 fn partners(settings: &Settings) -> anyhow::Result<Partners> {
@@ -176,4 +219,21 @@ fn worker(
         .context("the workflow Redeem")?
         .build();
     Worker::new(runtime, client, options).context("the worker of the redeem queue")
+}
+
+fn claim_worker(
+    runtime: &Runtime,
+    client: Client,
+    settings: &Settings,
+    steps: ClaimSteps,
+) -> anyhow::Result<Worker> {
+    let options = WorkerOptions::new(id::CLAIM_TASK_QUEUE)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(Duration::from_secs(settings.api.drain_seconds))
+        .sticky_queue_schedule_to_start_timeout(options::CLAIM_TASK_TIMEOUT)
+        .register_activities(steps)
+        .register_workflow::<ClaimPromotion>()
+        .context("the workflow ClaimPromotion")?
+        .build();
+    Worker::new(runtime, client, options).context("the worker of the claim queue")
 }

@@ -15,7 +15,10 @@ use utoipa::{
     },
 };
 
-use crate::error::{ApiError, PROBLEM_JSON, ProblemDocument};
+use crate::{
+    body::BODY_MAX_BYTES,
+    error::{ApiError, PROBLEM_JSON, ProblemDocument},
+};
 
 /// The request of the examples.
 const EXAMPLE_REQUEST: &str = "01926f3e-8f7a-7c1e-9d43-0a4c1f2b3d4e";
@@ -39,6 +42,7 @@ const EXAMPLE_PATH: &str = "/api/v1/redeem";
         (name = "redeem", description = "Redeeming points at merchants"),
         (name = "rewards", description = "Balances, histories, events"),
         (name = "loyalty", description = "A customer's own account"),
+        (name = "promotions", description = "Promotions: made, assigned, claimed"),
         (name = "callbacks", description = "Late answers"),
         (name = "tokens", description = "Tokens for clients"),
         (name = "users", description = "The product's own users: registering, logging in, sessions"),
@@ -107,7 +111,10 @@ pub(crate) struct AnyBody;
 impl IntoResponses for AnyBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let slow = problem("The body did not come in time", &ApiError::BodyTooSlow);
-        let large = problem("The body is too large", &ApiError::BodyTooLarge);
+        let large = problem(
+            "The body is too large",
+            &ApiError::BodyTooLarge(BODY_MAX_BYTES),
+        );
         described([("408", slow), ("413", large)])
     }
 }

@@ -1,9 +1,13 @@
-//! Waiting for a redemption to move on.
+//! Waiting for a redemption or a claim to move on.
 
 use std::time::Duration;
 
+use activities::outcomes::ClaimOf;
 use domain::RedeemRequestId;
-use store::redemptions::{self, Redemption};
+use store::{
+    claims::{self, Assignment},
+    redemptions::{self, Redemption},
+};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
     time::Instant,
@@ -16,18 +20,47 @@ const LOOK_AFTER: Duration = Duration::from_millis(15);
 /// The longest pause between two looks.
 const LOOK_AFTER_MAX: Duration = Duration::from_millis(500);
 
-/// Waits until `done` is true of the redemption, or the deadline has passed; how it stands then.
-/// Nothing when there is no such redemption.
-pub(crate) async fn until(
+/// A row that a flow moves on.
+pub(crate) trait Moving: Sized + Send {
+    /// By what it is known.
+    type Id: Clone + PartialEq + Send + Sync;
+
+    /// Reads the row.
+    fn read(
+        app: &App,
+        id: &Self::Id,
+    ) -> impl Future<Output = Result<Option<Self>, ApiError>> + Send;
+}
+
+impl Moving for Redemption {
+    type Id = RedeemRequestId;
+
+    async fn read(app: &App, id: &RedeemRequestId) -> Result<Option<Self>, ApiError> {
+        find(app, id).await
+    }
+}
+
+impl Moving for Assignment {
+    type Id = ClaimOf;
+
+    async fn read(app: &App, (promotion, customer): &ClaimOf) -> Result<Option<Self>, ApiError> {
+        let mut conn = app.pool.acquire().await.map_err(store::Error::from)?;
+        Ok(claims::find(&mut conn, promotion, customer).await?)
+    }
+}
+
+/// Waits until `done` is true of the row, or the deadline has passed; how it stands then. Nothing
+/// when there is no such row.
+pub(crate) async fn until<T: Moving>(
     app: &App,
-    id: &RedeemRequestId,
-    mut changes: Receiver<RedeemRequestId>,
+    id: &T::Id,
+    mut changes: Receiver<T::Id>,
     deadline: Instant,
-    done: impl Fn(&Redemption) -> bool,
-) -> Result<Option<Redemption>, ApiError> {
+    done: impl Fn(&T) -> bool,
+) -> Result<Option<T>, ApiError> {
     let mut pause = LOOK_AFTER;
     loop {
-        let Some(row) = find(app, id).await? else {
+        let Some(row) = T::read(app, id).await? else {
             return Ok(None);
         };
         if done(&row) || Instant::now() >= deadline || app.readiness.draining().is_cancelled() {
@@ -44,14 +77,14 @@ pub(crate) async fn until(
     }
 }
 
-/// Reads the row.
+/// Reads a redemption's row.
 pub(crate) async fn find(app: &App, id: &RedeemRequestId) -> Result<Option<Redemption>, ApiError> {
     let mut conn = app.pool.acquire().await.map_err(store::Error::from)?;
     Ok(redemptions::find(&mut conn, id).await?)
 }
 
-/// Returns when the redemption has changed, or may have.
-async fn changed(changes: &mut Receiver<RedeemRequestId>, id: &RedeemRequestId) {
+/// Returns when it has changed, or may have.
+async fn changed<K: Clone + PartialEq>(changes: &mut Receiver<K>, id: &K) {
     loop {
         match changes.recv().await {
             Ok(other) if other != *id => {}

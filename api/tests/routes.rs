@@ -22,12 +22,13 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request, StatusCode},
 };
-use boot::Settings;
+use boot::{LiveProgramme, Settings};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId, redemption::FailureReason};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use store::{redemptions, testing::TestDatabase};
 use tower::ServiceExt;
+use workflows::contract::PromotionClaim;
 
 /// Reserves where the workflow would, and remembers the rest.
 struct RememberedFlows {
@@ -56,6 +57,13 @@ impl Flows for RememberedFlows {
                 .unwrap();
             Ok(())
         })
+    }
+
+    fn start_claim<'a>(
+        &'a self,
+        _claim: &'a PromotionClaim,
+    ) -> BoxFuture<'a, Result<(), FlowError>> {
+        Box::pin(async { Err(unreachable_flow()) })
     }
 
     fn signal<'a>(
@@ -137,8 +145,10 @@ async fn api_with(answer: bool) -> Api {
         answer,
     });
     let told: Arc<dyn Flows> = flows.clone();
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../programme.toml");
     let app = App::new(
         settings,
+        Arc::new(LiveProgramme::load(rules.as_ref()).unwrap()),
         database.pool.clone(),
         told,
         Outcomes::default(),

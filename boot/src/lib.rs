@@ -1,6 +1,7 @@
 //! What every process of Meed starts with: configuration, logging, connections, and an end that
 //! says why.
 
+pub mod claim;
 pub mod customer;
 pub mod database;
 pub mod listen;
@@ -8,6 +9,7 @@ pub mod logging;
 pub mod metrics;
 pub mod password;
 pub mod process;
+pub mod programme;
 pub mod redeem;
 pub mod settings;
 pub mod shutdown;
@@ -15,4 +17,5 @@ pub mod temporal;
 mod waiting;
 
 pub use customer::customer_key;
+pub use programme::LiveProgramme;
 pub use settings::{Profile, Settings};

@@ -2,6 +2,8 @@
 //! different bodies never share an encoding. Hashes are stored for good: the encoding may not
 //! change.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::{json::Json, number::Number};
@@ -65,6 +67,15 @@ impl Digest {
         for (name, value) in members {
             self.text(name);
             self.json(value);
+        }
+    }
+
+    pub(crate) fn texts(&mut self, entries: &BTreeMap<String, String>) {
+        self.0.update([b'o']);
+        self.count(entries.len());
+        for (name, value) in entries {
+            self.text(name);
+            self.text(value);
         }
     }
 

@@ -131,6 +131,18 @@ identifier!(
     /// two can never meet.
     RedeemRequestId, "redeemRequestId", &['/']
 );
+identifier!(
+    /// A promotion.
+    PromotionId, "promotionId", &['/']
+);
+identifier!(
+    /// One job that assigns a promotion to players.
+    AssignmentJobId, "jobId", &['/']
+);
+identifier!(
+    /// One credit or debit that another service asks for, as that service names it.
+    TransactionId, "transactionId", &[]
+);
 
 #[cfg(test)]
 mod tests {

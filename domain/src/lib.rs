@@ -13,19 +13,25 @@ pub mod money;
 pub mod number;
 pub mod points;
 pub mod programme;
+pub mod promotion;
 pub mod pruning;
 pub mod reconciliation;
 pub mod redemption;
 pub mod refusal;
 pub mod tier;
+pub mod transaction;
 pub mod user;
 
 pub use command::{Award, Command, EventType, Fact, Facts, RedeemRequest, SourceKind};
-pub use id::{CustomerId, EventId, IdError, MerchantId, OrderId, RedeemRequestId};
+pub use id::{
+    AssignmentJobId, CustomerId, EventId, IdError, MerchantId, OrderId, PromotionId,
+    RedeemRequestId, TransactionId,
+};
 pub use money::{Amount, Currency};
 pub use number::Number;
 pub use points::{Points, PointsError};
-pub use programme::{Contribution, Evaluation, Programme, ProgrammeError};
+pub use programme::{BonusError, Contribution, Evaluation, Programme, ProgrammeError};
+pub use promotion::{Promotion, PromotionType};
 pub use pruning::Prunable;
 pub use reconciliation::Comparison;
 pub use refusal::{Refusal, RefusalClass};

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CustomerId, EventType, Points, Tier,
+    CustomerId, EventType, Points, Promotion, PromotionId, PromotionType, Tier,
     redemption::{FailureReason, RedemptionState},
 };
 
@@ -22,6 +22,8 @@ pub mod topic {
     pub const TIER_UPGRADED: &str = "loyalty.tierUpgraded.v1";
     /// What happens to players.
     pub const PLAYERS: &str = "players";
+    /// What players are to be told.
+    pub const NOTIFICATIONS: &str = "notifications";
     /// Messages that were refused, with their reason.
     pub const DEAD_LETTER: &str = "dead-letter";
 }
@@ -128,4 +130,68 @@ pub struct TierUpgraded {
     pub recommendations: Vec<Recommendation>,
     /// Where to answer that the customer was told.
     pub callback_id: String,
+}
+
+/// What a notification is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NotificationType {
+    /// A promotion was assigned to the player.
+    Promotion,
+}
+
+/// `notifications`: something to tell a player.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Whom.
+    pub user_id: CustomerId,
+    /// What it is about.
+    #[serde(rename = "eventType")]
+    pub event_type: NotificationType,
+    /// The promotion that was assigned.
+    pub content: PromotionContent,
+}
+
+/// A promotion as players are told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionContent {
+    /// Which one.
+    pub id: PromotionId,
+    /// Its title.
+    pub title: String,
+    /// Its terms in a few words.
+    pub description: String,
+    /// Whether it can be claimed.
+    pub is_active: bool,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: PromotionType,
+    /// Its worth, an exact decimal as text.
+    pub amount: String,
+    /// From when it holds.
+    pub start_date: DateTime<Utc>,
+    /// The first instant at which it does not hold any more.
+    pub end_date: DateTime<Utc>,
+}
+
+impl Notification {
+    /// Tells a player that a promotion was assigned to them.
+    pub fn assigned(promotion: &Promotion, user_id: CustomerId) -> Self {
+        let terms = &promotion.terms;
+        Self {
+            user_id,
+            event_type: NotificationType::Promotion,
+            content: PromotionContent {
+                id: promotion.promotion_id.clone(),
+                title: terms.title.clone(),
+                description: terms.description.clone(),
+                is_active: terms.is_active,
+                kind: terms.kind.clone(),
+                amount: terms.amount.to_string(),
+                start_date: terms.starts_at,
+                end_date: terms.ends_at,
+            },
+        }
+    }
 }

@@ -93,13 +93,22 @@ pub struct ServiceSpec {
     pub ready: Option<String>,
     /// The name of its port.
     pub port: Option<String>,
-    /// There may be several of it: the second is called `NAME-2` and has the port `PORT-2`. `${port}` and `${instance}`
-    /// (from 1) stand for those of each.
+    /// The names of its other ports; `${port.NAME}` stands for each.
+    #[serde(default)]
+    pub other_ports: Vec<String>,
+    /// There may be several of it: the second is called `NAME-2` and has the port `PORT-2`. `${port}`, `${port.NAME}`
+    /// and `${instance}` (from 1) stand for those of each.
     #[serde(default)]
     pub replicated: bool,
     /// Variables of its own, after those of every process.
     #[serde(default)]
     env: toml::Table,
+}
+
+impl ServiceSpec {
+    fn all_ports(&self) -> impl Iterator<Item = &String> {
+        self.port.iter().chain(&self.other_ports)
+    }
 }
 
 /// nginx in front of the replicas of a service.
@@ -211,10 +220,10 @@ impl Plan {
             }
         }
         for service in plan.services.iter().filter(|service| service.replicated) {
-            let port = service.port.as_ref().and_then(|port| plan.ports.get(port));
-            if port.is_some_and(|port| port.offset >= REPLICAS_STEP) {
+            let mut ports = service.all_ports().filter_map(|port| plan.ports.get(port));
+            if ports.any(|port| port.offset >= REPLICAS_STEP) {
                 bail!(
-                    "{}: there can be several of `{}` only if its port is less than {REPLICAS_STEP} from the base",
+                    "{}: there can be several of `{}` only if its ports are less than {REPLICAS_STEP} from the base",
                     path.display(),
                     service.name
                 );
@@ -261,12 +270,10 @@ impl Plan {
             ports.declare(name, port.offset, &port.variable);
         }
         for service in self.services.iter().filter(|service| service.replicated) {
-            if let Some((name, port)) = service
-                .port
-                .as_ref()
-                .and_then(|port| self.ports.get_key_value(port))
-            {
-                ports.declare_replicas(name, port.offset, &port.variable);
+            for name in service.all_ports() {
+                if let Some(port) = self.ports.get(name) {
+                    ports.declare_replicas(name, port.offset, &port.variable);
+                }
             }
         }
         ports
@@ -381,6 +388,10 @@ impl Plan {
         if let Some(port) = port {
             known.push(("port".to_owned(), port.to_string()));
         }
+        for other in &spec.other_ports {
+            let port = ports.get(&numbered(other, number))?;
+            known.push((format!("port.{other}"), port.to_string()));
+        }
         let own = self.expand_table(&spec.env, ports, known.clone())?;
         let own = own.into_iter().skip(known.len()).collect();
         let env = &known;
@@ -452,6 +463,7 @@ mod tests {
         assert!(
             names.contains(&"worker-2".to_owned()) && !names.contains(&"partners-2".to_owned())
         );
+        let mut others = std::collections::BTreeSet::new();
         let ports: std::collections::BTreeSet<u16> = ["api", "api-2"]
             .map(|name| plan.service(name, stack.ports(), &stack.env()).unwrap())
             .into_iter()
@@ -460,10 +472,16 @@ mod tests {
                 let address = format!("127.0.0.1:{port}");
                 assert!(service.ready_url.unwrap().contains(&address));
                 assert!(service.env.iter().any(|(_, value)| *value == address));
+                let [own, other] = ["MEED_API_LISTEN", "MEED_GRPC_LISTEN"].map(|name| {
+                    let listens = service.env.iter().find(|(known, _)| known == name);
+                    listens.unwrap().1.clone()
+                });
+                assert_ne!(own, other);
+                others.insert(other);
                 port
             })
             .collect();
-        assert_eq!(ports.len(), 2);
+        assert_eq!((ports.len(), others.len()), (2, 2));
         // Whoever asks for the api asks the proxy.
         let proxy = stack.address("nginx").unwrap();
         assert!(

@@ -5,10 +5,12 @@
 //! Kafka or HTTP.
 
 pub mod adjustments;
+pub mod assignments;
 pub mod attempts;
 pub mod audit;
 pub mod callbacks;
 pub mod chain;
+pub mod claims;
 pub mod clients;
 pub mod dead_letters;
 mod error;
@@ -18,6 +20,8 @@ pub mod history;
 pub mod idempotency;
 pub mod ledger;
 pub mod outbox;
+mod posting;
+pub mod promotions;
 pub mod pruning;
 pub mod reconcile;
 pub mod redemptions;
@@ -26,6 +30,7 @@ pub mod sessions;
 pub mod story;
 pub mod testing;
 pub mod tiers;
+pub mod transactions;
 pub mod turn;
 pub mod users;
 pub mod verify;

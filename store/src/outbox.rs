@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use domain::{
     CustomerId,
     message::{
-        PlayerRegistered, PointsAdded, RedeemConfirmed, RewardConfirmed, TierUpgraded, topic,
+        Notification, PlayerRegistered, PointsAdded, RedeemConfirmed, RewardConfirmed,
+        TierUpgraded, topic,
     },
 };
 use serde::Serialize;
@@ -104,6 +105,24 @@ impl OutboxMessage {
     pub fn player_registered(message: &PlayerRegistered) -> Result<Self, Error> {
         let headers = vec![header("content-type", "application/json")];
         Self::json(topic::PLAYERS, &message.user_id, headers, message)
+    }
+
+    /// What a player is told on `notifications` of a promotion, a CloudEvent in binary mode. Its id
+    /// follows from promotion and player, so that readers can tell it from another one.
+    ///
+    /// # Errors
+    /// Never for a message that can be written as JSON.
+    pub fn promotion_assigned(
+        message: &Notification,
+        version: i64,
+        at: DateTime<Utc>,
+    ) -> Result<Self, Error> {
+        let id = format!(
+            "promotion-assigned/{}/{}",
+            message.content.id, message.user_id
+        );
+        let headers = cloud_event_headers(topic::NOTIFICATIONS, &id, version, at);
+        Self::json(topic::NOTIFICATIONS, &message.user_id, headers, message)
     }
 
     fn shard(&self) -> i16 {

@@ -17,25 +17,36 @@ pub struct Entry {
     pub workflow_id: String,
 }
 
-/// The last `limit` things that happened to a customer: transfers, redemptions, tier upgrades,
-/// events that gave no points.
+/// The last `limit` things that happened to a customer: transfers, redemptions, promotions, tier
+/// upgrades, events that gave no points.
 ///
 /// # Errors
 /// What the database reports.
 pub async fn of(pool: &PgPool, customer: &CustomerId, limit: i64) -> Result<Vec<Entry>, Error> {
     Ok(sqlx::query_as(
         "SELECT * FROM (
-             (SELECT posted_at AS at,
-                     reason || ': ' || amount || ' points from ' || debit_account || ' to '
+             (SELECT t.posted_at AS at,
+                     reason || ': ' || t.amount || ' points from ' || debit_account || ' to '
                      || credit_account || ' (' || source || ' ' || source_event_id || ', available '
-                     || available_after || ', held ' || held_after || ')' AS what,
+                     || t.available_after || ', held ' || held_after || ')'
+                     || coalesce(': ' || nullif(b.description, ''), '') AS what,
                      workflow_id
-              FROM transfers WHERE customer_id = $1 ORDER BY customer_version DESC LIMIT $2)
+              FROM transfers t
+              LEFT JOIN transactions b
+                     ON t.source = 'transaction' AND b.transaction_id = t.source_event_id
+              WHERE t.customer_id = $1 ORDER BY customer_version DESC LIMIT $2)
              UNION ALL
              (SELECT updated_at, 'redemption ' || redeem_request_id || ' of ' || points || ' points at '
                      || merchant_id || ': ' || state || coalesce(' (' || reason || ')', ''),
                      redeem_request_id
               FROM redemptions WHERE customer_id = $1 ORDER BY created_at DESC LIMIT $2)
+             UNION ALL
+             (SELECT a.updated_at, 'promotion ' || promotion_id || ' (' || p.type || '): ' || a.state
+                     || coalesce(' (' || a.refusal || ')', ''),
+                     CASE WHEN a.claims > 0
+                     THEN 'claim/' || promotion_id || '/' || a.customer_id ELSE '' END
+              FROM promotion_assignments a JOIN promotions p USING (promotion_id)
+              WHERE a.customer_id = $1 ORDER BY a.assigned_at DESC LIMIT $2)
              UNION ALL
              (SELECT coalesce(closed_at, opened_at),
                      'look at the tier: ' || coalesce(outcome, 'open')

@@ -16,6 +16,10 @@ pub enum Duty {
     SignalCallbacks = 3,
     /// Adding to the hash chain over the transfers.
     SealTransfers = 4,
+    /// Starting claims of promotions that were left lying.
+    StartClaims = 6,
+    /// Starting jobs that assign promotions.
+    StartAssignments = 7,
 }
 
 /// The space of this program's advisory locks: "meed" in ASCII.

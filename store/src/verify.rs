@@ -38,7 +38,7 @@ macro_rules! told {
 }
 
 /// Each query names those who break the property; none is the expected answer.
-const CHECKS: [(&str, &str); 16] = [
+const CHECKS: [(&str, &str); 20] = [
     (
         "every balance equals the fold of its transfers",
         "WITH fold AS (
@@ -134,6 +134,42 @@ const CHECKS: [(&str, &str); 16] = [
          WHERE t.source = 'redeem'
            AND NOT EXISTS (SELECT FROM redemptions WHERE redeem_request_id = t.source_event_id)
          ORDER BY t.transfer_id",
+    ),
+    (
+        "every promotion has given its points when it was claimed, and only then",
+        "SELECT 'promotion ' || a.promotion_id || ' of customer ' || a.customer_id || ' over '
+                || coalesce(a.points, 0) || ' points is ' || state || ', the ledger says '
+                || coalesce(t.amount, 0)
+         FROM promotion_assignments a
+         LEFT JOIN transfers t ON (t.source, t.source_event_id, t.leg)
+                = ('promotion', a.promotion_id || '/' || a.customer_id, 'bonus')
+         WHERE CASE WHEN state = 'CLAIMED'
+               THEN (t.amount, t.customer_id) IS DISTINCT FROM (a.points, a.customer_id)
+               ELSE t.transfer_id IS NOT NULL END
+         ORDER BY 1",
+    ),
+    (
+        "every bonus in the ledger has its claim",
+        "SELECT 'transfer ' || t.transfer_id || ' (' || t.leg || ' of ' || t.source_event_id || ')'
+         FROM transfers t
+         WHERE t.source = 'promotion'
+           AND NOT EXISTS (SELECT FROM promotion_assignments a
+                           WHERE a.customer_id = t.customer_id AND t.leg = 'bonus'
+                             AND a.promotion_id || '/' || a.customer_id = t.source_event_id)
+         ORDER BY t.transfer_id",
+    ),
+    (
+        "every transaction of another service has its transfer, and the other way round",
+        "SELECT coalesce('transaction ' || b.transaction_id, 'transfer ' || t.transfer_id) || ' of customer '
+                || coalesce(b.customer_id, t.customer_id) || ': ' || coalesce(b.direction, 'nothing')
+                || ' of ' || coalesce(b.points, 0) || ' points, the ledger says '
+                || coalesce(t.leg || ' of ' || t.amount, 'nothing')
+         FROM transactions b
+         FULL JOIN (SELECT * FROM transfers WHERE source = 'transaction') t
+              ON t.source_event_id = b.transaction_id
+         WHERE (b.customer_id, lower(b.direction), b.points, b.available_after)
+               IS DISTINCT FROM (t.customer_id, t.leg, t.amount, t.available_after)
+         ORDER BY 1",
     ),
     (
         "no merchant said afterwards that it did otherwise",
@@ -262,6 +298,26 @@ const CHECKS: [(&str, &str); 16] = [
                     || new_tier || ', which no order gave'
              FROM told LEFT JOIN tier_orders USING (customer_id, new_tier, callback_id)
              WHERE order_id IS NULL
+             ORDER BY 1"
+        ),
+    ),
+    (
+        "every promotion that was assigned is told once",
+        concat!(
+            "WITH told AS MATERIALIZED (
+                 SELECT outbox_id, body ->> 'user_id' AS customer_id,
+                        body -> 'content' ->> 'id' AS promotion_id
+                 FROM ", told!("notifications"), " WHERE body ->> 'eventType' = 'PROMOTION')
+             SELECT 'promotion ' || promotion_id || ' of customer ' || customer_id || ': '
+                    || count(outbox_id) || ' notifications'
+             FROM promotion_assignments LEFT JOIN told USING (customer_id, promotion_id)
+             WHERE assigned_at >= (SELECT pruned_before FROM outbox_pruned)
+             GROUP BY promotion_id, customer_id HAVING count(outbox_id) <> 1
+             UNION ALL
+             SELECT 'outbox ' || outbox_id || ': customer ' || customer_id || ' was told of promotion '
+                    || promotion_id || ', which was not assigned'
+             FROM told LEFT JOIN promotion_assignments a USING (customer_id, promotion_id)
+             WHERE a.state IS NULL
              ORDER BY 1"
         ),
     ),

@@ -246,6 +246,8 @@ impl System {
         second.ready_url = Some(format!("{url}{ready}"));
         second.port = None;
         second.env.push((listen.to_owned(), address));
+        let grpc = format!("127.0.0.1:{}", components.stack.ports().base() + 6);
+        second.env.push(("MEED_GRPC_LISTEN".to_owned(), grpc));
         tokio::task::spawn_blocking(move || components.stack.start_service(second))
             .await
             .expect("it is started")

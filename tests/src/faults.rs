@@ -1,20 +1,22 @@
-//! Steps of a redemption and of a tier upgrade that fail when they are told to: before they have
-//! done anything, or after they have done everything and nobody learns of it.
+//! Steps of flows that fail when they are told to: before they have done anything, or after they have
+//! done everything and nobody learns of it.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
-use activities::{redeem::RedeemSteps, tier::TierSteps};
-use domain::{CustomerId, RedeemRequestId, Tier};
+use activities::{assign::AssignSteps, claim::ClaimSteps, redeem::RedeemSteps, tier::TierSteps};
+use domain::{AssignmentJobId, CustomerId, RedeemRequestId, Tier};
 use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use workflows::contract::{
-    Acknowledgement, BatchOutcome, ConfirmWithPartner, EvaluateTier, GatherContext, MessageRange,
-    OrderHistory, PartnerReply, RecordCompletion, RedemptionView, RelayProgress, Release, Reserve,
-    Settle, TierAccount, TierContext, TierOrder, UpgradeResult, UpgradeTier, definition,
+    Acknowledgement, AssignPlayers, AssignmentView, BatchOutcome, ClaimStep, ClaimView,
+    ConfirmWithPartner, EvaluateTier, GatherContext, MessageRange, OrderHistory, PartnerReply,
+    PromotionClaim, RecordCompletion, RedemptionView, RelayProgress, Release, Reserve,
+    RollBackClaim, Settle, TierAccount, TierContext, TierOrder, UpgradeResult, UpgradeTier,
+    definition,
 };
 
 /// When a step fails.
@@ -266,6 +268,78 @@ impl FaultyTierSteps {
     ) -> Result<(), ActivityError> {
         let work = TierSteps::record_completion.run(self.steps.clone(), ctx, input);
         self.faults.around("record-completion", work).await
+    }
+}
+
+/// The steps of a claim, with faults.
+pub struct FaultyClaimSteps {
+    /// The real steps.
+    pub steps: Arc<ClaimSteps>,
+    /// What fails.
+    pub faults: Arc<Faults>,
+}
+
+#[activities]
+impl FaultyClaimSteps {
+    #[activity(definition = definition::MarkClaimed)]
+    pub async fn mark_claimed(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        claim: PromotionClaim,
+    ) -> Result<ClaimStep, ActivityError> {
+        let work = ClaimSteps::mark_claimed.run(self.steps.clone(), ctx, claim);
+        self.faults.around("mark-claimed", work).await
+    }
+
+    #[activity(definition = definition::CreditBonus)]
+    pub async fn credit_bonus(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        claim: PromotionClaim,
+    ) -> Result<ClaimStep, ActivityError> {
+        let work = ClaimSteps::credit_bonus.run(self.steps.clone(), ctx, claim);
+        self.faults.around("credit-bonus", work).await
+    }
+
+    #[activity(definition = definition::RollBackClaim)]
+    pub async fn roll_back_claim(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: RollBackClaim,
+    ) -> Result<ClaimView, ActivityError> {
+        let work = ClaimSteps::roll_back_claim.run(self.steps.clone(), ctx, input);
+        self.faults.around("roll-back-claim", work).await
+    }
+}
+
+/// The steps of an assignment, with faults.
+pub struct FaultyAssignSteps {
+    /// The real steps.
+    pub steps: Arc<AssignSteps>,
+    /// What fails.
+    pub faults: Arc<Faults>,
+}
+
+#[activities]
+impl FaultyAssignSteps {
+    #[activity(definition = definition::AssignPlayers)]
+    pub async fn assign_players(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: AssignPlayers,
+    ) -> Result<AssignmentView, ActivityError> {
+        let work = AssignSteps::assign_players.run(self.steps.clone(), ctx, input);
+        self.faults.around("assign-players", work).await
+    }
+
+    #[activity(definition = definition::EndAssignment)]
+    pub async fn end_assignment(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        job: AssignmentJobId,
+    ) -> Result<AssignmentView, ActivityError> {
+        let work = AssignSteps::end_assignment.run(self.steps.clone(), ctx, job);
+        self.faults.around("end-assignment", work).await
     }
 }
 

@@ -15,6 +15,7 @@ pub mod components;
 pub mod faults;
 pub mod history;
 pub mod own;
+pub mod promotion_bench;
 pub mod redeem_bench;
 pub mod steady;
 pub mod system;

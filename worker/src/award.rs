@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use activities::activity_error;
+use boot::LiveProgramme;
 use chrono::Utc;
-use domain::{Award, Command, Refusal, RefusalClass, inbound};
-use store::{PgPool, ledger::Posting};
+use domain::{
+    Award, Command, CustomerId, PromotionType, Refusal, RefusalClass, SourceKind, inbound,
+};
+use store::{PgConnection, PgPool, ledger::Posting};
 use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
@@ -17,7 +20,6 @@ use crate::{
     intake::BatchBuffer,
     kafka::{Kafka, RangeError},
     measures,
-    programme::LiveProgramme,
     record::Record,
 };
 
@@ -41,6 +43,8 @@ pub struct AwardPosting {
     pub kafka: Kafka,
     /// Wakes the relay.
     pub outbox_written: Arc<Notify>,
+    /// The type of the promotion that is assigned to whoever registers.
+    pub welcome_type: PromotionType,
 }
 
 /// What a message is, once read.
@@ -221,6 +225,7 @@ impl AwardPosting {
                 "{got} postings for {asked} awards"
             )));
         }
+        self.welcome(&mut transaction, awards, &postings).await?;
         let mut outcome = BatchOutcome::default();
         let mut letters = Vec::new();
         let mut awarded = Vec::new();
@@ -257,6 +262,30 @@ impl AwardPosting {
         store::ledger::commit(transaction, "award").await?;
         measures::points_awarded(&awarded);
         Ok(outcome)
+    }
+
+    /// Assigns the active welcome promotion to those whose registration is posted now. A batch
+    /// without registrations asks the database nothing.
+    async fn welcome(
+        &self,
+        conn: &mut PgConnection,
+        awards: &[Award],
+        postings: &[Posting],
+    ) -> Result<(), store::Error> {
+        let registered: Vec<&CustomerId> = awards
+            .iter()
+            .zip(postings)
+            .filter(|(award, posting)| {
+                award.source == SourceKind::PlayerRegistered
+                    && matches!(posting, Posting::Posted(_))
+            })
+            .map(|(award, _)| &award.customer_id)
+            .collect();
+        if registered.is_empty() {
+            return Ok(());
+        }
+        store::assignments::welcome(conn, &self.welcome_type, &registered).await?;
+        Ok(())
     }
 }
 
@@ -372,6 +401,7 @@ mod tests {
                 group: "none".to_owned(),
             },
             outbox_written: Arc::default(),
+            welcome_type: PromotionType::welcome(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use boot::{Settings, redeem::RedeemStarter};
+use boot::{Settings, claim::ClaimStarter, redeem::RedeemStarter};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId, Tier};
 use temporalio_client::{
     Client, RetryOptions, RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
@@ -11,8 +11,9 @@ use temporalio_client::{
     errors::{WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError},
 };
 use workflows::{
-    AwardBatch, Redeem, Relay, TierUpgrade,
-    contract::{BatchOutcome, MessageRange, TierOrder},
+    AssignPromotion, AwardBatch, Redeem, Relay, TierUpgrade,
+    assign_promotion::AssignPromotionInput,
+    contract::{BatchOutcome, MessageRange, PromotionClaim, TierOrder},
     id,
     tier_upgrade::TierUpgradeInput,
     visibility::{self, StartVisibility},
@@ -62,6 +63,7 @@ pub struct Flows {
     client: Client,
     settings: Arc<Settings>,
     redeem: RedeemStarter,
+    claim: ClaimStarter,
 }
 
 /// A redemption that is to be started.
@@ -81,10 +83,12 @@ impl Flows {
     /// Flows on this connection, with the time limits of these settings.
     pub fn new(client: Client, settings: Arc<Settings>) -> Self {
         let redeem = RedeemStarter::new(client.clone(), Arc::clone(&settings), false);
+        let claim = ClaimStarter::new(client.clone(), Arc::clone(&settings), false);
         Self {
             client,
             settings,
             redeem,
+            claim,
         }
     }
 
@@ -192,6 +196,36 @@ impl Flows {
         faultpoint::reach("starter", "before-start");
         self.client
             .start_workflow(TierUpgrade::run, input, options)
+            .await?;
+        faultpoint::reach("starter", "after-start");
+        Ok(())
+    }
+
+    /// Starts a claim on the claim queue, whose workers are elsewhere.
+    ///
+    /// # Errors
+    /// What the server or the connection reports; it may have been started all the same.
+    pub async fn start_claim(&self, claim: &PromotionClaim) -> Result<(), WorkflowStartError> {
+        faultpoint::reach("starter", "before-start");
+        self.claim.start(claim).await?;
+        faultpoint::reach("starter", "after-start");
+        Ok(())
+    }
+
+    /// Starts a job that assigns a promotion.
+    ///
+    /// # Errors
+    /// What the server or the connection reports; it may have been started all the same.
+    pub async fn start_assignment(
+        &self,
+        job: AssignPromotionInput,
+    ) -> Result<(), WorkflowStartError> {
+        let seen = visibility::assign_promotion(&job.promotion_id, job.players);
+        let workflow_id = id::assign_promotion(&job.job_id);
+        let options = start(id::ASSIGN_TASK_QUEUE, workflow_id, seen);
+        faultpoint::reach("starter", "before-start");
+        self.client
+            .start_workflow(AssignPromotion::run, job, options)
             .await?;
         faultpoint::reach("starter", "after-start");
         Ok(())

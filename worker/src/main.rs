@@ -16,7 +16,6 @@ mod health;
 mod intake;
 mod kafka;
 mod measures;
-mod programme;
 #[expect(
     dead_code,
     reason = "the SDK's macro makes a constant for callers of the activity"
@@ -44,19 +43,21 @@ use std::{
 };
 
 use activities::{
+    assign::AssignSteps,
     context::{ContextServices, ContextSettings},
     partner::{MerchantSettings, Partners},
     tier::TierSteps,
 };
 use anyhow::{Context, anyhow};
-use boot::Settings;
+use boot::{LiveProgramme, Settings};
 use store::{PgPool, pruning::Keep};
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use workflows::{
-    AwardBatch, Prune, Reconcile, Relay, TierUpgrade, id, options::PARTNER_HTTP_TIMEOUT,
+    AssignPromotion, AwardBatch, Prune, Reconcile, Relay, TierUpgrade, id,
+    options::PARTNER_HTTP_TIMEOUT,
 };
 
 use crate::{
@@ -65,7 +66,6 @@ use crate::{
     health::Health,
     intake::{BatchBuffer, BatchLimits, Intake, IntakeHealth, Redeeming},
     kafka::Kafka,
-    programme::LiveProgramme,
     prune::Pruning,
     relay::OutboxRelay,
     starters::{Ages, Starters},
@@ -147,11 +147,13 @@ async fn run() -> anyhow::Result<()> {
     let mut award = award_worker(&shared, &runtime)?;
     let mut relay = relay_worker(&shared, &runtime, &stop_relay)?;
     let mut tier = tier_worker(&shared, &runtime)?;
+    let mut assign = assign_worker(&shared, &runtime)?;
     let mut reconcile = reconcile_worker(&shared, &runtime)?;
     let stop_workers = [
         award.shutdown_handle(),
         relay.shutdown_handle(),
         tier.shutdown_handle(),
+        assign.shutdown_handle(),
         reconcile.shutdown_handle(),
     ];
 
@@ -190,9 +192,15 @@ async fn run() -> anyhow::Result<()> {
     );
 
     let mut workers = pin!(async {
-        tokio::try_join!(award.run(), relay.run(), tier.run(), reconcile.run())
-            .context("a Temporal worker ended")
-            .map(drop)
+        tokio::try_join!(
+            award.run(),
+            relay.run(),
+            tier.run(),
+            assign.run(),
+            reconcile.run()
+        )
+        .context("a Temporal worker ended")
+        .map(drop)
     });
     let mut intake_ended = None;
     let outcome = tokio::select! {
@@ -259,6 +267,7 @@ fn award_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
             buffer: Arc::clone(&shared.buffer),
             kafka: shared.kafka.clone(),
             outbox_written: Arc::clone(&shared.outbox_written),
+            welcome_type: shared.settings.promotions.welcome_type.clone(),
         })
         .build();
     Ok(Worker::new(runtime, shared.client.clone(), options)?)
@@ -305,6 +314,19 @@ fn tier_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
             pool: shared.pool.clone(),
             services,
             thresholds: Arc::new(move || *programme.current().tiers()),
+        })
+        .build();
+    Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+fn assign_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
+    let (queue, drain) = options(shared, id::ASSIGN_TASK_QUEUE);
+    let options = WorkerOptions::new(queue)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(drain)
+        .register_workflow::<AssignPromotion>()?
+        .register_activities(AssignSteps {
+            pool: shared.pool.clone(),
         })
         .build();
     Ok(Worker::new(runtime, shared.client.clone(), options)?)
@@ -385,6 +407,7 @@ fn starters(shared: &Shared) -> Starters {
         queued: Duration::from_secs(redeem.requeue_after_seconds),
         stale: Duration::from_secs(redeem.stale_after_seconds),
         tier_order: Duration::from_secs(settings.tier.stale_after_seconds),
+        promotion: Duration::from_secs(settings.promotions.restart_after_seconds),
     };
     Starters::new(shared.pool.clone(), shared.flows.clone(), ages)
 }

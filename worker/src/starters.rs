@@ -15,14 +15,20 @@ use domain::RedeemRequestId;
 use futures::{StreamExt, stream};
 use store::{
     PgPool,
+    assignments::Job,
     callbacks::{Callback, Kind},
+    claims::Assignment,
     redemptions::Redemption,
     tiers::Order,
     turn::{self, Duty},
 };
 use temporalio_client::errors::WorkflowInteractionError;
 use tokio_util::sync::CancellationToken;
-use workflows::{contract::TierOrder, id};
+use workflows::{
+    assign_promotion::AssignPromotionInput,
+    contract::{PromotionClaim, TierOrder},
+    id,
+};
 
 use crate::{
     backoff::Backoff,
@@ -40,6 +46,8 @@ const LOOKED_AT_A_TIME: i64 = 10_000;
 const REDEMPTIONS_EVERY: Duration = Duration::from_millis(500);
 /// How often ordered tier upgrades are looked for.
 const TIER_ORDERS_EVERY: Duration = Duration::from_millis(200);
+/// How often claims and jobs of promotions are looked for.
+const PROMOTIONS_EVERY: Duration = Duration::from_millis(500);
 /// How often callbacks to signal are looked for.
 const CALLBACKS_EVERY: Duration = Duration::from_millis(500);
 /// A flow that was found open or started is not asked for again within this time, or the time
@@ -64,6 +72,9 @@ pub struct Ages {
     pub stale: Duration,
     /// A tier upgrade that takes this long: it may have been cut off.
     pub tier_order: Duration,
+    /// A claim, or a job that assigns a promotion, untouched for this long: it was not started, or
+    /// may have been cut off.
+    pub promotion: Duration,
 }
 
 impl Ages {
@@ -111,6 +122,8 @@ impl Starters {
             self.repeat(Duty::StartRedemptions, REDEMPTIONS_EVERY, stop),
             self.repeat(Duty::StartTierUpgrades, TIER_ORDERS_EVERY, stop),
             self.repeat(Duty::SignalCallbacks, CALLBACKS_EVERY, stop),
+            self.repeat(Duty::StartClaims, PROMOTIONS_EVERY, stop),
+            self.repeat(Duty::StartAssignments, PROMOTIONS_EVERY, stop),
             self.keep_relay_running(stop),
         );
     }
@@ -149,6 +162,8 @@ impl Starters {
                 let callbacks = self.signal_callbacks().await;
                 callbacks.and(self.signal_cancellations().await)
             }
+            Duty::StartClaims => self.start_claims().await,
+            Duty::StartAssignments => self.start_assignments().await,
             // Not those of the starters: see `sealer`.
             Duty::SealTransfers => Ok(()),
         }
@@ -252,6 +267,50 @@ impl Starters {
         }
         tracing::warn!(workflow_id, "a tier upgrade had no open run");
         self.start_tier_upgrade(order).await
+    }
+
+    // ----------------------------------------------------------------------------- promotions
+
+    async fn start_claims(&self) -> Result<(), Trouble> {
+        let age = self.ages.promotion;
+        let lying = store::claims::to_start(&self.pool, age, LOOKED_AT_A_TIME).await?;
+        let lying = self.due(lying, |row| id::claim(&row.promotion_id, &row.customer_id));
+        self.each(lying, |row| self.start_claim(row)).await
+    }
+
+    async fn start_claim(&self, row: Assignment) -> Result<(), Trouble> {
+        let workflow_id = id::claim(&row.promotion_id, &row.customer_id);
+        if self.is_open(&workflow_id).await? {
+            return Ok(());
+        }
+        self.flows
+            .start_claim(&to_claim(&row))
+            .await
+            .map_err(temporal)?;
+        self.open_now(workflow_id);
+        measures::flow_started("claim");
+        Ok(())
+    }
+
+    async fn start_assignments(&self) -> Result<(), Trouble> {
+        let age = self.ages.promotion;
+        let lying = store::assignments::to_start(&self.pool, age, AT_A_TIME).await?;
+        let lying = self.due(lying, |job| id::assign_promotion(&job.job_id));
+        self.each(lying, |job| self.start_assignment(job)).await
+    }
+
+    async fn start_assignment(&self, job: Job) -> Result<(), Trouble> {
+        let workflow_id = id::assign_promotion(&job.job_id);
+        if self.is_open(&workflow_id).await? {
+            return Ok(());
+        }
+        self.flows
+            .start_assignment(to_assignment(&job))
+            .await
+            .map_err(temporal)?;
+        self.open_now(workflow_id);
+        measures::flow_started("assign-promotion");
+        Ok(())
     }
 
     // ------------------------------------------------------------------------------ callbacks
@@ -380,6 +439,24 @@ fn to_start(redemption: &Redemption) -> RedemptionToStart {
         customer: redemption.customer_id.clone(),
         merchant: redemption.merchant_id.clone(),
         points: redemption.points,
+    }
+}
+
+/// A claim as its flow is started.
+pub fn to_claim(row: &Assignment) -> PromotionClaim {
+    PromotionClaim {
+        promotion_id: row.promotion_id.clone(),
+        customer_id: row.customer_id.clone(),
+        number: row.claims,
+    }
+}
+
+/// A job as its flow is started.
+pub fn to_assignment(job: &Job) -> AssignPromotionInput {
+    AssignPromotionInput {
+        job_id: job.job_id.clone(),
+        promotion_id: job.promotion_id.clone(),
+        players: u32::try_from(job.players).unwrap_or(u32::MAX),
     }
 }
 

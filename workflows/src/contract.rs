@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Comparison, CustomerId, Points, Prunable, RedeemRequestId, Tier,
+    AssignmentJobId, Comparison, CustomerId, Points, PromotionId, Prunable, RedeemRequestId, Tier,
     message::Recommendation,
+    promotion::{AssignmentState, ClaimRefusal, ClaimState},
     redemption::{FailureReason, PartnerVerdict, RedemptionState},
 };
 use serde::{Deserialize, Serialize};
@@ -435,6 +436,150 @@ impl TierActivities {
     }
 }
 
+// ---------------------------------------------------------------------------------------- claim
+
+/// One claim of a promotion by a player.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionClaim {
+    /// The promotion.
+    pub promotion_id: PromotionId,
+    /// The player.
+    pub customer_id: CustomerId,
+    /// Which of the player's claims, from 1: there are several where one was rolled back.
+    pub number: i32,
+}
+
+/// A claim's row as a step left it. The workflow follows this, never its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimView {
+    /// How far it has come.
+    pub state: ClaimState,
+    /// What it is worth, once that is fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub points: Option<Points>,
+    /// Why it was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<ClaimRefusal>,
+}
+
+/// What a step of a claim came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimStep {
+    /// The row as the step left it.
+    pub view: ClaimView,
+    /// Why the claim has to be rolled back; the step has changed nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<ClaimRefusal>,
+}
+
+/// Input of `roll-back-claim`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollBackClaim {
+    /// Which claim.
+    pub claim: PromotionClaim,
+    /// Why.
+    pub refusal: ClaimRefusal,
+}
+
+/// Activities of a claim.
+pub struct ClaimActivities;
+
+#[activity_definitions]
+impl ClaimActivities {
+    /// Marks in the row what the claim is worth, by the rules in force.
+    #[activity(name = "mark-claimed")]
+    pub fn mark_claimed(claim: PromotionClaim) -> Result<ClaimStep, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Credits the points, tells of the new total and ends the claim, all at once.
+    #[activity(name = "credit-bonus")]
+    pub fn credit_bonus(claim: PromotionClaim) -> Result<ClaimStep, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Makes the promotion unclaimed again; the undo of claiming.
+    #[activity(name = "roll-back-claim")]
+    pub fn roll_back_claim(input: RollBackClaim) -> Result<ClaimView, ActivityError> {
+        unimplemented!()
+    }
+}
+
+// ----------------------------------------------------------------------------- assign promotion
+
+/// Input of `assign-players`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignPlayers {
+    /// Which job.
+    pub job_id: AssignmentJobId,
+    /// How many players to look at.
+    pub at_most: u32,
+}
+
+/// How far an assignment has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignmentView {
+    /// Where it stands.
+    pub state: AssignmentState,
+    /// Whether somebody took it back.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// How many players it is about.
+    pub players: u32,
+    /// How many of them have the promotion by it.
+    pub assigned: u32,
+    /// How many had it before.
+    pub already: u32,
+    /// How many have no account.
+    pub unknown: u32,
+}
+
+impl AssignmentView {
+    /// How many players were looked at.
+    pub const fn done(&self) -> u32 {
+        self.assigned + self.already + self.unknown
+    }
+}
+
+impl std::fmt::Display for AssignmentView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} of {} players looked at: {} assigned, {} had it before, {} unknown",
+            self.done(),
+            self.players,
+            self.assigned,
+            self.already,
+            self.unknown
+        )
+    }
+}
+
+/// Activities of an assignment.
+pub struct AssignActivities;
+
+#[activity_definitions]
+impl AssignActivities {
+    /// Looks at the next players in one transaction: who has an account and not the promotion gets
+    /// it, and a notification of it.
+    #[activity(name = "assign-players")]
+    pub fn assign_players(input: AssignPlayers) -> Result<AssignmentView, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Closes the job: done, or cancelled with players left.
+    #[activity(name = "end-assignment")]
+    pub fn end_assignment(job: AssignmentJobId) -> Result<AssignmentView, ActivityError> {
+        unimplemented!()
+    }
+}
+
 // ---------------------------------------------------------------------------------------- relay
 
 /// What the relay has done, as its heartbeats tell.
@@ -652,7 +797,7 @@ impl PruneActivities {
 /// The definitions by type, for those who implement them.
 pub mod definition {
     pub use super::{
-        award_activities::*, prune_activities::*, reconcile_activities::*, redeem_activities::*,
-        relay_activities::*, tier_activities::*,
+        assign_activities::*, award_activities::*, claim_activities::*, prune_activities::*,
+        reconcile_activities::*, redeem_activities::*, relay_activities::*, tier_activities::*,
     };
 }

@@ -2,12 +2,16 @@
 //!
 //! A redemption's id is its request id, which has no slash; every other id has one.
 
-use domain::{CustomerId, RedeemRequestId};
+use domain::{AssignmentJobId, CustomerId, PromotionId, RedeemRequestId};
 
 use crate::contract::MessageRange;
 
 /// The task queue of redemptions; the api works on it, so that they can start eagerly.
 pub const REDEEM_TASK_QUEUE: &str = "redeem";
+/// The task queue of claims of promotions; the api works on it, so that they can start eagerly.
+pub const CLAIM_TASK_QUEUE: &str = "claim";
+/// The task queue of jobs that assign promotions.
+pub const ASSIGN_TASK_QUEUE: &str = "assign-promotion";
 /// The task queue of award batches; only workers that read Kafka work on it.
 pub const AWARD_TASK_QUEUE: &str = "award";
 /// The task queue of tier upgrades.
@@ -43,6 +47,16 @@ pub fn award(range: &MessageRange) -> String {
         "award/{}/{}/{}-{}",
         range.topic, range.partition, range.first_offset, range.last_offset
     )
+}
+
+/// The id of a claim: the promotion and the player.
+pub fn claim(promotion_id: &PromotionId, customer: &CustomerId) -> String {
+    format!("claim/{promotion_id}/{customer}")
+}
+
+/// The id of a job that assigns a promotion.
+pub fn assign_promotion(job_id: &AssignmentJobId) -> String {
+    format!("assign-promotion/{job_id}")
 }
 
 /// The id of a tier upgrade: the customer and the order to look.

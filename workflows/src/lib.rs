@@ -8,7 +8,9 @@
     reason = "the SDK's macros make public items without documentation"
 )]
 
+pub mod assign_promotion;
 pub mod award;
+pub mod claim_promotion;
 pub mod contract;
 pub mod id;
 pub mod options;
@@ -20,7 +22,9 @@ mod step;
 pub mod tier_upgrade;
 pub mod visibility;
 
+pub use assign_promotion::AssignPromotion;
 pub use award::AwardBatch;
+pub use claim_promotion::ClaimPromotion;
 pub use prune::Prune;
 pub use reconcile::Reconcile;
 pub use redeem::Redeem;

@@ -28,6 +28,12 @@ pub const STALLED_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// A redemption's workflow task timeout: the pause after an api was killed.
 pub const REDEEM_TASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// A claim's workflow task timeout: the pause after an api was killed.
+pub const CLAIM_TASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many players one step of an assignment looks at.
+pub const ASSIGNED_AT_A_TIME: u32 = 250;
+/// How long one attempt of that step may take, and so the pause after a worker was killed.
+pub const ASSIGN_ATTEMPT: Duration = Duration::from_secs(10);
 /// How often the relay must say that it is alive.
 pub const RELAY_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long the relay works before it hands over to a new run, which keeps histories short.
@@ -88,6 +94,16 @@ pub fn local_once(summary: String, budget: Duration) -> LocalActivityOptions {
 /// A step that is tried until it is done. Compensation has no deadline.
 pub fn until_done(summary: String) -> ActivityOptions {
     ActivityOptions::with_start_to_close_timeout(STEP_ATTEMPT)
+        .summary(summary)
+        .retry_policy(backoff())
+        .cancellation_token(detached())
+        .build()
+}
+
+/// One step of an assignment, tried until it is done. It takes milliseconds, so it says nothing on
+/// its way: that its worker was killed is noticed when the attempt's time is up.
+pub fn assign(summary: String) -> ActivityOptions {
+    ActivityOptions::with_start_to_close_timeout(ASSIGN_ATTEMPT)
         .summary(summary)
         .retry_policy(backoff())
         .cancellation_token(detached())

@@ -3,12 +3,16 @@
 //! Search attributes are not encrypted by a payload codec, so the customer stands there only as a
 //! keyed hash.
 
-use domain::{CustomerId, MerchantId, Points, Tier, redemption::RedemptionState};
+use domain::{
+    CustomerId, MerchantId, Points, PromotionId, Tier,
+    promotion::{AssignmentState, ClaimState},
+    redemption::RedemptionState,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use temporalio_common::search_attributes::{SearchAttributeKey, SearchAttributes};
 
-use crate::contract::{MessageRange, ReconcileRequest, TierOrder};
+use crate::contract::{MessageRange, PromotionClaim, ReconcileRequest, TierOrder};
 
 /// The merchant of a redemption.
 pub const MERCHANT: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedMerchant");
@@ -22,6 +26,8 @@ pub const TIER: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedTi
 pub const CUSTOMER: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedCustomer");
 /// The topic of an award batch.
 pub const TOPIC: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedTopic");
+/// The promotion that is claimed or assigned.
+pub const PROMOTION: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedPromotion");
 /// Points redeemed, or awarded by a batch.
 pub const POINTS: SearchAttributeKey<i64> = SearchAttributeKey::int("MeedPoints");
 /// How many messages of a batch went to the dead letters.
@@ -29,13 +35,14 @@ pub const REFUSED: SearchAttributeKey<i64> = SearchAttributeKey::int("MeedRefuse
 
 /// Every search attribute by name, and whether it is a whole number (a keyword otherwise): what
 /// the provisioning step creates.
-pub const ALL: [(&str, bool); 8] = [
+pub const ALL: [(&str, bool); 9] = [
     ("MeedMerchant", false),
     ("MeedStatus", false),
     ("MeedReason", false),
     ("MeedTier", false),
     ("MeedCustomer", false),
     ("MeedTopic", false),
+    ("MeedPromotion", false),
     ("MeedPoints", true),
     ("MeedRefused", true),
 ];
@@ -102,6 +109,32 @@ pub fn tier_upgrade(customer_key: &str, order: &TierOrder, tier: Tier) -> StartV
             TIER.value_set(tier.to_string()),
             STATUS.value_set("EVALUATING".to_owned()),
             CUSTOMER.value_set(customer_key.to_owned()),
+        ]),
+    }
+}
+
+/// A claim, as it starts.
+pub fn claim(customer_key: &str, claim: &PromotionClaim) -> StartVisibility {
+    StartVisibility {
+        summary: format!(
+            "Claim promotion {} for customer {customer_key}",
+            claim.promotion_id
+        ),
+        attributes: SearchAttributes::new([
+            PROMOTION.value_set(claim.promotion_id.to_string()),
+            STATUS.value_set(ClaimState::Claiming.to_string()),
+            CUSTOMER.value_set(customer_key.to_owned()),
+        ]),
+    }
+}
+
+/// A job that assigns a promotion, as it starts.
+pub fn assign_promotion(promotion_id: &PromotionId, players: u32) -> StartVisibility {
+    StartVisibility {
+        summary: format!("Assign promotion {promotion_id} to {players} players"),
+        attributes: SearchAttributes::new([
+            PROMOTION.value_set(promotion_id.to_string()),
+            STATUS.value_set(AssignmentState::Queued.to_string()),
         ]),
     }
 }

@@ -448,6 +448,18 @@ impl Stands for AsPlayer {
     const ROLE: Role = Role::Player;
 }
 
+/// Needs the role player, staff or admin: somebody, and no client.
+#[derive(Debug, Clone, Copy)]
+pub struct AsPerson;
+
+impl Stands for AsPerson {
+    const ROLE: Role = Role::Player;
+
+    fn stands(identity: &Identity) -> bool {
+        AsPlayer::stands(identity) || AsStaff::stands(identity)
+    }
+}
+
 /// Somebody whose token has been checked and has the role `R`.
 #[derive(Debug, Clone)]
 pub struct Holder<R> {

@@ -13,7 +13,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,6 +35,8 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// The only route where a client can wait.
 const WHERE_TO_WAIT: &str = "/api/v1/redeem/{redeemRequestId}";
+/// The only route where one request is about many players.
+const WHERE_MANY_ARE_NAMED: &str = "/api/v1/promotions/{promotionId}/assign";
 /// How often buckets that are full again are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
@@ -172,17 +174,22 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
         return next.run(request).await;
     };
     let (mut parts, body) = request.into_parts();
-    let client = if let Some(client) = auth::known(&app, &mut parts).await {
-        client
+    let known = auth::known(&app, &mut parts).await;
+    // Nobody who is not known makes this process hold much.
+    let body_max_bytes = if known.is_some() && is_at(&parts, WHERE_MANY_ARE_NAMED) {
+        body::MANY_PLAYERS_MAX_BYTES
     } else {
+        body::BODY_MAX_BYTES
+    };
+    let client = known.unwrap_or_else(|| {
         let address = address::of(&parts, &app.settings.api.trusted_proxies);
         throttle::counted(address.map(|address| address.to_string()).as_deref())
-    };
+    });
     let standing = app.limits.take(limit, &client).await;
     let mut response = match standing.wait {
         None => {
             let request = Request::from_parts(parts, body);
-            pass(&app.limits, limit, &client, request, next)
+            pass(&app.limits, limit, &client, body_max_bytes, request, next)
                 .await
                 .unwrap_or_else(ApiError::into_response)
         }
@@ -196,12 +203,18 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
+fn is_at(parts: &Parts, route: &str) -> bool {
+    let matched = parts.extensions.get::<MatchedPath>();
+    matched.is_some_and(|matched| matched.as_str() == route)
+}
+
 /// Lets a request in once it is all here, if there is a place for it. Whoever waits for a
 /// redemption's end needs little but time, and takes no place from others.
 async fn pass(
     limits: &Limits,
     limit: &Limit,
     client: &Client,
+    body_max_bytes: usize,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -217,7 +230,7 @@ async fn pass(
     } else {
         &limit.places
     };
-    let request = body::arrived(request).await?;
+    let request = body::arrived(request, body_max_bytes).await?;
     let Some(_place) = places.take(client) else {
         metrics::counter!("meed_requests_shed_total", "class" => limit.class.as_str()).increment(1);
         return Err(ApiError::Overloaded);

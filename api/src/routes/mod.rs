@@ -9,6 +9,7 @@ mod health;
 mod loyalty;
 mod oauth;
 mod partner_callbacks;
+mod promotions;
 mod query;
 mod redeem;
 mod rewards;
@@ -80,7 +81,13 @@ fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
         .routes(routes!(auth::login))
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout))
-        .routes(routes!(users::deactivate));
+        .routes(routes!(users::deactivate))
+        .routes(routes!(promotions::list, promotions::create))
+        .routes(routes!(promotions::claim::list))
+        .routes(routes!(promotions::claim::claim))
+        .routes(routes!(promotions::assign::assign))
+        .routes(routes!(promotions::assign::read))
+        .routes(routes!(promotions::assign::cancel));
     let routes = if dev {
         routes.routes(routes!(dev::get_token, dev::post_token))
     } else {
@@ -182,6 +189,16 @@ fn cors(settings: &Settings) -> Option<CorsLayer> {
             ])
             .max_age(PREFLIGHT_KEPT_FOR),
     )
+}
+
+/// Runs to its end even when the client hangs up.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    use tracing::Instrument;
+    tokio::spawn(work.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(ApiError::Internal(error.to_string())))
 }
 
 #[expect(

@@ -34,7 +34,7 @@ use crate::{
     idempotency::{self, Claim, Reply},
     openapi::{AnyBody, AnyCall, told},
     parameters::{Id, IdInAddress, IdempotencyKey, Origin, Parameters},
-    routes::ANSWER_WITHIN,
+    routes::{ANSWER_WITHIN, detached},
     waiting,
 };
 
@@ -361,7 +361,7 @@ async fn start_and_wait(
         }
     });
     let id = &request.redeem_request_id;
-    waiting::until(app, id, changes, deadline, |row| {
+    waiting::until(app, id, changes, deadline, |row: &Redemption| {
         if road == Road::Loyalty {
             row.state.is_final()
         } else {
@@ -506,16 +506,6 @@ pub(super) async fn cancel(
         Ok(reply)
     })
     .await
-}
-
-/// Runs to its end even when the client hangs up.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    use tracing::Instrument;
-    tokio::spawn(work.in_current_span())
-        .await
-        .unwrap_or_else(|error| Err(ApiError::Internal(error.to_string())))
 }
 
 #[cfg(test)]

@@ -80,7 +80,8 @@ pub(super) struct TransactionBody {
     /// none of the client's.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<String>,
-    /// Which part of it: award; or hold, settle, release of a redemption.
+    /// Which part of it: award; hold, settle, release of a redemption; bonus of a promotion; adjust of
+    /// a person; credit, debit of another service.
     leg: String,
     /// What it was for, such as HOTEL_STAY or REDEMPTION.
     reason: String,

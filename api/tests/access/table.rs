@@ -245,6 +245,56 @@ pub const ROWS: &[Row] = &[
         ..CALL
     },
     Row {
+        call: "POST /api/v1/promotions",
+        who: Who::Role(&["staff", "admin"]),
+        body: r#"{"title": "Ten", "type": "DEPOSIT_MATCH", "amount": "10.00",
+            "startDate": "2026-01-01", "endDate": "2096-01-01"}"#,
+        answer: 201,
+        ..CALL
+    },
+    Row {
+        call: "GET /api/v1/promotions",
+        who: Who::Role(&["staff", "admin"]),
+        query: "?active=true",
+        ..CALL
+    },
+    Row {
+        call: "GET /api/v1/promotions/players/{playerId}",
+        who: Who::Role(&["player", "staff", "admin"]),
+        customer: NOT_THIS_CUSTOMER,
+        parameters: &[("playerId", "C1")],
+        ..CALL
+    },
+    Row {
+        call: "POST /api/v1/promotions/claim",
+        who: Who::Role(&["player"]),
+        customer: Others::OnlyOneself,
+        body: r#"{"promotionId": "P1"}"#,
+        answer: 202,
+        ..CALL
+    },
+    Row {
+        call: "POST /api/v1/promotions/{promotionId}/assign",
+        who: Who::Role(&["staff", "admin"]),
+        parameters: &[("promotionId", "P1")],
+        body: r#"{"playerIds": ["C1", "C2"]}"#,
+        answer: 202,
+        ..CALL
+    },
+    Row {
+        call: "GET /api/v1/promotions/jobs/{jobId}",
+        who: Who::Role(&["staff", "admin"]),
+        parameters: &[("jobId", "J1")],
+        ..CALL
+    },
+    Row {
+        call: "POST /api/v1/promotions/jobs/{jobId}/cancel",
+        who: Who::Role(&["staff", "admin"]),
+        parameters: &[("jobId", "J1")],
+        answer: 202,
+        ..CALL
+    },
+    Row {
         call: "GET /health/live",
         ..CALL
     },

@@ -16,10 +16,17 @@ use axum::{
     http::{Method, Request},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use chrono::Utc;
-use domain::RedeemRequestId;
+use chrono::{TimeDelta, Utc};
+use domain::{
+    AssignmentJobId, CustomerId, PromotionId, PromotionType, RedeemRequestId, money::Amount,
+    promotion::Terms,
+};
 use serde_json::{Value, json};
-use store::redemptions;
+use store::{
+    assignments,
+    promotions::{self, Created},
+    redemptions,
+};
 
 use crate::{
     support::{self, Answer, Api, keys::Key},
@@ -219,6 +226,7 @@ impl World {
             .await
             .expect("a callback");
         }
+        self.promote().await;
         let hash = self.api.app.passwords.hash(SECRET.to_owned()).await;
         let hash = hash.expect("a hash");
         let mut conn = pool.acquire().await.expect("a connection");
@@ -244,6 +252,32 @@ impl World {
         assert_eq!(ended.status, 204);
         self.logged_out = session.text("accessToken");
         self.refresh_token = self.log_in().await.text("refreshToken");
+    }
+
+    /// A promotion of C1, and a job to assign it to C2.
+    async fn promote(&self) {
+        let terms = Terms {
+            kind: PromotionType::welcome(),
+            title: "Welcome".to_owned(),
+            description: String::new(),
+            amount: Amount::parse("50").expect("an amount"),
+            currency: None,
+            starts_at: Utc::now() - TimeDelta::days(1),
+            ends_at: Utc::now() + TimeDelta::days(1),
+            is_active: true,
+        };
+        let promotion = PromotionId::new("P1").expect("an id");
+        let job = AssignmentJobId::new("J1").expect("an id");
+        let customer = |id: &str| CustomerId::new(id).expect("an id");
+        let mut tx = self.api.database.pool.begin().await.expect("begun");
+        let made = promotions::create(&mut tx, &promotion, &terms, true).await;
+        assert_eq!(made.expect("made"), Created::New);
+        let given = assignments::welcome(&mut tx, &terms.kind, &[&customer("C1")]).await;
+        assert_eq!(given.expect("assigned"), 1);
+        assignments::order(&mut tx, &job, &promotion, &[customer("C2")])
+            .await
+            .expect("ordered");
+        tx.commit().await.expect("committed");
     }
 
     async fn log_in(&self) -> Answer {

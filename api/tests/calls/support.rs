@@ -14,7 +14,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request, StatusCode},
 };
-use boot::Settings;
+use boot::{LiveProgramme, Settings};
 use domain::{
     Command, CustomerId, MerchantId, Points, RedeemRequestId,
     inbound::{self, Message},
@@ -23,10 +23,21 @@ use domain::{
 };
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use store::{PgPool, ledger, redemptions, testing::TestDatabase};
+use store::{
+    PgPool,
+    claims::{self, Claim},
+    ledger, redemptions,
+    testing::TestDatabase,
+};
 use tower::ServiceExt;
+use workflows::contract::PromotionClaim;
 
-/// Reserves, and takes what is at the built-in merchant to its end.
+/// The rules of the dev profile.
+fn programme() -> Programme {
+    Programme::parse(include_str!("../../../programme.toml")).unwrap()
+}
+
+/// Reserves, and takes claims and what is at the built-in merchant to their end.
 struct FlowsOnTheSpot {
     pool: PgPool,
 }
@@ -50,6 +61,32 @@ impl Flows for FlowsOnTheSpot {
                     .await
                     .unwrap();
                 redemptions::settle(&self.pool, redemption, None, false)
+                    .await
+                    .unwrap();
+            }
+            Ok(())
+        })
+    }
+
+    fn start_claim<'a>(
+        &'a self,
+        claim: &'a PromotionClaim,
+    ) -> BoxFuture<'a, Result<(), FlowError>> {
+        Box::pin(async move {
+            let programme = programme();
+            let claim = Claim {
+                promotion_id: claim.promotion_id.clone(),
+                customer_id: claim.customer_id.clone(),
+                number: claim.number,
+            };
+            let mut step = claims::mark(&self.pool, &claim, &programme).await.unwrap();
+            if step.refused.is_none() {
+                step = claims::credit(&self.pool, &claim, "claim", programme.tiers())
+                    .await
+                    .unwrap();
+            }
+            if let Some(refusal) = step.refused {
+                claims::roll_back(&self.pool, &claim, refusal)
                     .await
                     .unwrap();
             }
@@ -120,7 +157,10 @@ pub fn api_on(database: &TestDatabase, change: impl FnOnce(String) -> String) ->
     let text = change(text);
     let settings = Arc::new(Settings::parse(Path::new("meed.toml"), &text, |_| None).unwrap());
     let flows = Arc::new(FlowsOnTheSpot { pool: pool.clone() });
-    let app = App::new(settings, pool.clone(), flows, Outcomes::default(), None).unwrap();
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../programme.toml");
+    let rules = Arc::new(LiveProgramme::load(rules.as_ref()).unwrap());
+    let outcomes = Outcomes::default();
+    let app = App::new(settings, rules, pool.clone(), flows, outcomes, None).unwrap();
     let app = Arc::new(app);
     Api {
         router: api::router(Arc::clone(&app)),
@@ -240,7 +280,7 @@ pub fn stay(id: &str, customer: &str, nights: u32) -> Value {
 
 /// Counts events as they come from Kafka.
 pub async fn post_events(pool: &PgPool, bodies: &[String]) {
-    let programme = Programme::parse(include_str!("../../../programme.toml")).unwrap();
+    let programme = programme();
     let awards: Vec<_> = bodies
         .iter()
         .map(|body| {

@@ -16,12 +16,13 @@ use axum::{
     extract::ConnectInfo,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use boot::Settings;
+use boot::{LiveProgramme, Settings};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use store::testing::TestDatabase;
 use tower::ServiceExt;
+use workflows::contract::PromotionClaim;
 
 /// No flow is started in these tests.
 struct NoFlows;
@@ -38,6 +39,10 @@ impl Flows for NoFlows {
         _: &'a MerchantId,
         _: Points,
     ) -> BoxFuture<'a, Result<(), FlowError>> {
+        Box::pin(async { Err(no_flow()) })
+    }
+
+    fn start_claim<'a>(&'a self, _: &'a PromotionClaim) -> BoxFuture<'a, Result<(), FlowError>> {
         Box::pin(async { Err(no_flow()) })
     }
 
@@ -131,7 +136,10 @@ impl Api {
         let settings = Arc::new(settings(replace));
         let pool = database.pool.clone();
         let flows = Arc::new(NoFlows);
-        let app = App::new(settings, pool, flows, Outcomes::default(), None).expect("an app");
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../programme.toml");
+        let rules = Arc::new(LiveProgramme::load(rules.as_ref()).expect("the rules are sound"));
+        let app =
+            App::new(settings, rules, pool, flows, Outcomes::default(), None).expect("an app");
         let app = Arc::new(app);
         Self {
             router: api::router(Arc::clone(&app)),

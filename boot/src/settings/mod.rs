@@ -6,7 +6,9 @@
 mod auth;
 mod cache;
 mod expand;
+mod grpc;
 mod limits;
+mod promotions;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -26,7 +28,9 @@ use workflows::redeem::RedeemLimits;
 
 pub use auth::{KeysSettings, OwnIssuer, OwnKeys, PasswordSettings, ThrottleSettings};
 pub use cache::{CacheSettings, RedisSettings};
+pub use grpc::{GrpcSettings, GrpcTls};
 pub use limits::{ClassLimits, LimitsSettings};
+pub use promotions::PromotionSettings;
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
 /// The environment variable with the path of the configuration file.
@@ -83,6 +87,9 @@ pub struct Settings {
     pub kafka: KafkaSettings,
     /// The HTTP API.
     pub api: ApiSettings,
+    /// What other services of the house ask for.
+    #[serde(default)]
+    pub grpc: GrpcSettings,
     /// The worker.
     pub worker: WorkerSettings,
     /// What operators may see of customers.
@@ -95,6 +102,9 @@ pub struct Settings {
     /// Tier upgrades.
     #[serde(default)]
     pub tier: TierSettings,
+    /// Promotions.
+    #[serde(default)]
+    pub promotions: PromotionSettings,
     /// Reconciliation.
     #[serde(default)]
     pub reconcile: ReconcileSettings,

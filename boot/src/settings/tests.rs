@@ -186,6 +186,49 @@ fn an_issuer_has_keys_in_one_place() {
 }
 
 #[test]
+fn other_services_are_reached_on_this_machine_or_with_certificates() {
+    let line = "listen = \"${MEED_GRPC_LISTEN:-127.0.0.1:21005}\"";
+    let with_files = |listen: &str, files: &[&str]| {
+        let (text, _) = with(line, &format!("listen = {listen:?}"));
+        files.iter().fold(text, |text, name| {
+            let variable = format!("${{MEED_GRPC_{}:-}}", name.to_uppercase());
+            assert!(text.contains(&variable), "{variable}");
+            text.replace(&variable, &format!("{name}.pem"))
+        })
+    };
+    let shipped = read(SHIPPED).expect("it is right").grpc;
+    assert_eq!(shipped.listen.map(|at| at.port()), Some(21_005));
+    assert!(shipped.tls.is_none());
+    let off = read(&with_files("", &[])).expect("turned off").grpc;
+    assert_eq!(off.listen, None);
+    let all = ["cert_file", "key_file", "client_ca_file"];
+    let open = read(&with_files("0.0.0.0:1", &all))
+        .expect("it is right")
+        .grpc;
+    let tls = open.tls.expect("certificates");
+    assert_eq!(tls.client_ca_file, Path::new("client_ca_file.pem"));
+    for (listen, files, why) in [
+        ("0.0.0.0:1", &[][..], "reached from other machines"),
+        ("127.0.0.1:1", &all[..2], "together"),
+        ("127.0.0.1:1", &all[2..], "together"),
+        ("here", &[], "not address:port"),
+    ] {
+        let message = read(&with_files(listen, files)).expect_err("refused");
+        let message = message.to_string();
+        assert!(message.contains(why), "{message}");
+        assert!(message.contains("line "), "{message}");
+    }
+}
+
+#[test]
+fn the_types_of_promotions_are_types() {
+    let settings = read(SHIPPED).expect("it is right").promotions;
+    assert!(settings.exclusive_types.contains(&settings.welcome_type));
+    let line = "welcome_type = \"WELCOME_BONUS\"";
+    assert!(fault(line, "welcome_type = \"welcome\"").contains("capital letters"));
+}
+
+#[test]
 fn meeds_own_keys_are_files_or_a_seed_for_the_dev_profile() {
     let seed = "signing_seed = \"dev-own-signing-seed\"";
     let files = "key_files = [\"own.pem\", \"old.pem\"]";

@@ -38,6 +38,7 @@ pub(super) fn read(text: &str) -> Result<Programme, ProgrammeError> {
         "default_currency",
         "currencies",
         "tiers",
+        "promotions",
         "rules",
     ];
     let file = Section::new(place, 0..0, document.get_ref(), &known)?;
@@ -56,6 +57,7 @@ pub(super) fn read(text: &str) -> Result<Programme, ProgrammeError> {
             })?
     };
     let tiers = tiers(&file)?;
+    let bonus_per_unit = bonus_per_unit(&file)?;
     let mut rules: Vec<Rule> = Vec::new();
     if let Some(value) = file.optional("rules") {
         for (number, value) in file.place.list(value, "rules")?.enumerate() {
@@ -92,6 +94,7 @@ pub(super) fn read(text: &str) -> Result<Programme, ProgrammeError> {
         default_currency,
         rates,
         tiers,
+        bonus_per_unit,
         rules,
     })
 }
@@ -147,6 +150,18 @@ fn tiers(file: &Section<'_, '_>) -> Result<TierThresholds, ProgrammeError> {
         let at = section.optional(name).unwrap_or(value);
         section.place.fault(at, error.to_string())
     })
+}
+
+/// One point per unit where the file says nothing.
+fn bonus_per_unit(file: &Section<'_, '_>) -> Result<u64, ProgrammeError> {
+    let Some(value) = file.optional("promotions") else {
+        return Ok(BILLION);
+    };
+    let place = file.place.about("promotions");
+    let section = Section::open(place, value, "promotions", &["points_per_unit"])?;
+    section
+        .place
+        .positive(section.required("points_per_unit")?, "points_per_unit")
 }
 
 fn rule(

@@ -15,6 +15,7 @@ pub use error::ProgrammeError;
 
 use crate::{
     Award, Currency, Points, Refusal, RefusalClass, Tier, TierThresholds, command::EventType,
+    money::Amount,
 };
 use condition::{Condition, Subject};
 use natural::Natural;
@@ -30,7 +31,23 @@ pub struct Programme {
     /// What one unit of a currency is worth in the programme's, in billionths.
     rates: BTreeMap<Currency, u64>,
     tiers: TierThresholds,
+    /// Points for one unit of a bonus in the programme's currency, in billionths.
+    bonus_per_unit: u64,
     rules: Vec<Rule>,
+}
+
+/// Why an amount is no bonus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BonusError {
+    /// It is worth less than one point.
+    #[error("it is worth less than one point")]
+    NoPoints,
+    /// It is worth more points than an account can hold.
+    #[error("it is worth more points than an account can hold")]
+    TooManyPoints,
+    /// The programme has no rate for its currency.
+    #[error("the programme has no rate for currency {0}")]
+    UnknownCurrency(Currency),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +139,29 @@ impl Programme {
     /// The names of the rules, in the file's order.
     pub fn rule_names(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.name.as_str())
+    }
+
+    /// What a promised amount of money is worth in points: the amount in the programme's currency
+    /// times the points per unit, reckoned exactly and rounded down once.
+    ///
+    /// # Errors
+    /// When it comes to no points, to more than an account can hold, or cannot be reckoned.
+    pub fn bonus(&self, amount: Amount, currency: Option<Currency>) -> Result<Points, BonusError> {
+        let currency = currency.unwrap_or(self.default_currency);
+        let rate = self.rates.get(&currency);
+        let rate = *rate.ok_or(BonusError::UnknownCurrency(currency))?;
+        let points = Natural::from(amount.billionths())
+            .times(rate)
+            .times(self.bonus_per_unit)
+            .divided_by(BILLION)
+            .divided_by(BILLION)
+            .divided_by(BILLION)
+            .to_points()
+            .ok_or(BonusError::TooManyPoints)?;
+        if points.is_zero() {
+            return Err(BonusError::NoPoints);
+        }
+        Ok(points)
     }
 
     /// What an event of a customer of this tier gives. An event that no rule matches gives nothing.

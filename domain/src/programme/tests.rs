@@ -293,6 +293,95 @@ fn overflow_is_refused_unless_a_cap_holds_it() {
 /// Each case replaces one line of the file below and names where the fault must be found and a
 /// part of what must be said.
 #[test]
+fn a_bonus_is_the_amount_in_points_rounded_down_once() {
+    let bonus = |programme: &Programme, amount: &str, currency: &str| {
+        let amount = Amount::parse(amount).expect("an amount");
+        let bonus = programme.bonus(amount, Currency::parse(currency));
+        bonus.map(Points::get)
+    };
+    let shipped = shipped();
+    for (amount, currency, expected) in [
+        ("50.00", "", Ok(50)),
+        ("50.00", "USD", Ok(50)),
+        ("49.999999999", "", Ok(49)),
+        ("50.00", "EUR", Ok(54)),
+        ("1", "", Ok(1)),
+        ("0.999999999", "", Err(BonusError::NoPoints)),
+        ("0", "", Err(BonusError::NoPoints)),
+        ("149", "JPY", Err(BonusError::NoPoints)),
+        ("150", "JPY", Ok(1)),
+        ("999999999999999999", "", Ok(999_999_999_999_999_999)),
+        (
+            "5",
+            "CHF",
+            Err(BonusError::UnknownCurrency(
+                Currency::parse("CHF").expect("a currency"),
+            )),
+        ),
+    ] {
+        assert_eq!(
+            bonus(&shipped, amount, currency),
+            expected,
+            "{amount} {currency}"
+        );
+    }
+    let rate = |per_unit: &str| {
+        let file = format!("{HEAD}[promotions]\npoints_per_unit = {per_unit}\n");
+        Programme::parse(&file).unwrap_or_else(|error| panic!("{error}"))
+    };
+    assert_eq!(bonus(&rate("\"0.5\""), "3", ""), Ok(1));
+    assert_eq!(
+        bonus(&rate("\"0.5\""), "1.9", ""),
+        Err(BonusError::NoPoints)
+    );
+    assert_eq!(bonus(&rate("2.5"), "1.2", ""), Ok(3));
+    assert_eq!(
+        bonus(&rate("10"), "999999999999999999", ""),
+        Err(BonusError::TooManyPoints)
+    );
+    assert_eq!(
+        bonus(&with_rules(""), "7.9", ""),
+        Ok(7),
+        "1 where nothing is said"
+    );
+}
+
+#[test]
+fn a_fault_in_what_promotions_are_worth_is_told_with_its_place() {
+    for (text, place, part) in [
+        (
+            "[promotions]\n",
+            "line 5, column 1",
+            "points_per_unit is missing",
+        ),
+        (
+            "[promotions]\npoints_per_unit = 0",
+            "line 6, column 19",
+            "promotions: points_per_unit is above zero",
+        ),
+        (
+            "[promotions]\npoints_per_unit = \"-1\"",
+            "line 6, column 19",
+            "above zero",
+        ),
+        (
+            "[promotions]\npoints = 1",
+            "line 6, column 1",
+            "unknown key \"points\"",
+        ),
+        ("promotions = 1", "line 5, column 14", "must be a table"),
+    ] {
+        let error = Programme::parse(&format!("{HEAD}{text}"))
+            .expect_err(text)
+            .to_string();
+        assert!(
+            error.starts_with(place) && error.contains(part),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
 fn every_fault_of_a_file_is_told_with_its_place() {
     const FILE: &str = r#"version = "1"
 default_currency = "USD"
@@ -723,6 +812,21 @@ proptest! {
         let evaluation = spending().evaluate(&award, Tier::Bronze).expect("within bounds");
         let given = evaluation.contributions.iter().find(|c| c.rule == "a").map_or(0, |c| c.points.get());
         prop_assert_eq!(i128::from(given), expected);
+    }
+
+    #[test]
+    fn a_bonus_is_the_floor_of_the_exact_value(cents in 1..10_i128.pow(15), per_unit in 1..10_i128.pow(9)) {
+        // In EUR, at 1.08 and so many thousandths of a point for a unit.
+        let file = format!("{HEAD}[promotions]\npoints_per_unit = \"{per_unit}e-3\"\n");
+        let programme = Programme::parse(&file).expect("sound");
+        let amount = Amount::parse(&format!("{cents}e-2")).expect("an amount");
+        let given = match programme.bonus(amount, Currency::parse("EUR")) {
+            Ok(points) => Some(i128::from(points.get())),
+            Err(BonusError::NoPoints) => Some(0),
+            Err(_) => None,
+        };
+        let expected = cents * 108 * per_unit / 10_i128.pow(7);
+        prop_assert_eq!(given, Some(expected).filter(|points| *points <= i128::from(i64::MAX)));
     }
 
     #[test]

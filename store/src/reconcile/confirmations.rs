@@ -86,7 +86,8 @@ pub async fn untold_transfers(
 ) -> Result<(u64, Vec<Untold>), Error> {
     let (expected,): (i64,) = sqlx::query_as(
         "SELECT coalesce(sum(CASE leg WHEN 'award' THEN 2 ELSE 1 END), 0)::bigint FROM transfers
-         WHERE posted_at >= $1 AND posted_at < $2 AND leg IN ('award', 'settle', 'adjust')",
+         WHERE posted_at >= $1 AND posted_at < $2
+           AND leg IN ('award', 'bonus', 'credit', 'debit', 'settle', 'adjust')",
     )
     .bind(from)
     .bind(until)
@@ -109,7 +110,8 @@ pub async fn untold_transfers(
                 t.posted_at
          FROM transfers t
          CROSS JOIN LATERAL (VALUES ('reward-confirmed'), ('loyalty.pointsAdded.v2')) AS k (topic)
-         WHERE t.posted_at >= $1 AND t.posted_at < $2 AND t.leg IN ('award', 'settle', 'adjust')
+         WHERE t.posted_at >= $1 AND t.posted_at < $2
+           AND t.leg IN ('award', 'bonus', 'credit', 'debit', 'settle', 'adjust')
            AND (k.topic = 'loyalty.pointsAdded.v2' OR t.leg = 'award')
            AND NOT EXISTS (
                SELECT FROM told
@@ -506,7 +508,8 @@ pub async fn borne_out(pool: &PgPool, claims: &[Claim]) -> Result<Vec<bool>, Err
             "SELECT place FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[])
                                AS w (customer, version, difference, total, place)
              JOIN transfers t ON (t.customer_id, t.customer_version) = (w.customer, w.version)
-             WHERE t.leg IN ('award', 'settle', 'adjust') AND abs(w.difference) = t.amount
+             WHERE t.leg IN ('award', 'bonus', 'credit', 'debit', 'settle', 'adjust')
+               AND abs(w.difference) = t.amount
                AND (w.difference < 0) = (t.leg = 'settle' OR t.debit_account = 'AVAILABLE')
                AND w.total = t.available_after + t.held_after",
         )

@@ -5,12 +5,16 @@
     reason = "a test fails where something is missing"
 )]
 
+mod assignments;
 mod callbacks;
 mod chain;
+mod claims;
 mod ledger;
 mod outbox;
+mod promotions;
 mod pruning;
 mod reconcile;
 mod redemptions;
 mod support;
 mod tiers;
+mod transactions;

@@ -1,15 +1,18 @@
 //! What the tests of the store share.
 
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use domain::{
-    CustomerId, MerchantId, OrderId, Points, RedeemRequestId,
+    CustomerId, MerchantId, OrderId, Points, PromotionId, PromotionType, RedeemRequestId,
     command::{Award, Command, RedeemRequest},
     inbound::{self, Message},
+    money::Amount,
     programme::Programme,
+    promotion::Terms,
 };
 use store::{
     PgPool,
     ledger::{self, Balance, Posting},
+    promotions::{self, Created},
     redemptions::{self, Accepted, Origin},
 };
 
@@ -101,6 +104,48 @@ pub async fn accept(pool: &PgPool, request: &RedeemRequest) -> Accepted {
         .await
         .unwrap()
         .remove(0)
+}
+
+/// A promotion of this type and worth that holds from yesterday until tomorrow.
+pub fn terms(kind: &str, amount: &str) -> Terms {
+    let now = Utc::now();
+    Terms {
+        kind: PromotionType::new(kind).unwrap(),
+        title: format!("{kind} of {amount}"),
+        description: "To begin with".to_owned(),
+        amount: Amount::parse(amount).unwrap(),
+        currency: None,
+        starts_at: now - TimeDelta::days(1),
+        ends_at: now + TimeDelta::days(1),
+        is_active: true,
+    }
+}
+
+pub fn promotion(id: &str) -> PromotionId {
+    PromotionId::new(id).unwrap()
+}
+
+pub async fn create(pool: &PgPool, id: &str, terms: &Terms, is_exclusive: bool) -> Created {
+    let mut conn = pool.acquire().await.unwrap();
+    promotions::create(&mut conn, &promotion(id), terms, is_exclusive)
+        .await
+        .unwrap()
+}
+
+pub async fn open_account(pool: &PgPool, who: &str) {
+    sqlx::query("INSERT INTO customers (customer_id) VALUES ($1)")
+        .bind(who)
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+/// A player's registration, as it comes from Kafka.
+pub fn registration(who: &str) -> Award {
+    read(
+        "players",
+        &format!(r#"{{"eventType":"PLAYER_REGISTERED","user_id":"{who}"}}"#),
+    )
 }
 
 pub async fn outbox(pool: &PgPool, topic: &str) -> Vec<serde_json::Value> {

@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 use tests::history;
-use workflows::{AwardBatch, Prune, Reconcile, Redeem, Relay, TierUpgrade};
+use workflows::{
+    AssignPromotion, AwardBatch, ClaimPromotion, Prune, Reconcile, Redeem, Relay, TierUpgrade,
+};
 
 fn replayer() -> WorkflowReplayer {
     let options = WorkflowReplayerOptions::new()
+        .register_workflow::<AssignPromotion>()
+        .expect("AssignPromotion registers once")
         .register_workflow::<AwardBatch>()
         .expect("AwardBatch registers once")
         .register_workflow::<Prune>()
         .expect("Prune registers once")
+        .register_workflow::<ClaimPromotion>()
+        .expect("ClaimPromotion registers once")
         .register_workflow::<Reconcile>()
         .expect("Reconcile registers once")
         .register_workflow::<Redeem>()
@@ -47,15 +53,16 @@ async fn every_recorded_history_replays() {
         let workflow = name.split('-').next().expect("a name").to_owned();
         *replayed.entry(workflow).or_default() += 1;
     }
-    let workflows = [
+    for workflow in [
+        "AssignPromotion",
         "AwardBatch",
+        "ClaimPromotion",
         "Prune",
         "Reconcile",
         "Redeem",
         "Relay",
         "TierUpgrade",
-    ];
-    for workflow in workflows {
+    ] {
         assert!(
             replayed.contains_key(workflow),
             "no history of {workflow} among {replayed:?}"

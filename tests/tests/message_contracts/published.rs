@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use domain::message::{
-    PlayerRegistered, PointsAdded, Recommendation, RedeemConfirmed, RewardConfirmed, TierUpgraded,
-    topic,
+    Notification, PlayerRegistered, PointsAdded, Recommendation, RedeemConfirmed, RewardConfirmed,
+    TierUpgraded, topic,
 };
+use domain::promotion::Terms;
 use domain::redemption::{FailureReason, RedemptionState};
-use domain::{CustomerId, Points, RefusalClass, Tier};
+use domain::{
+    CustomerId, Points, Promotion, PromotionId, PromotionType, RefusalClass, Tier, money::Amount,
+};
 use serde_json::Value;
 use store::outbox::OutboxMessage;
 
@@ -121,6 +124,30 @@ fn every_published_message_keeps_its_contract() {
             },
             17,
         ));
+    }
+}
+
+#[test]
+fn a_promotion_that_was_assigned_keeps_its_contract() {
+    let at = "2026-03-14T11:20:00.310Z".parse().expect("an instant");
+    for amount in ["50.00", "0.000000001", "999999999999999999"] {
+        let promotion = Promotion {
+            promotion_id: PromotionId::new("0193f4a2-8c1e-7d30-9b5a-3f2e1d0c9b8a").expect("an id"),
+            terms: Terms {
+                kind: PromotionType::welcome(),
+                title: "Welcome".to_owned(),
+                description: String::new(),
+                amount: Amount::parse(amount).expect("an amount"),
+                currency: None,
+                starts_at: at,
+                ends_at: at + chrono::TimeDelta::days(1),
+                is_active: true,
+            },
+            is_exclusive: true,
+            created_at: at,
+        };
+        let message = Notification::assigned(&promotion, customer());
+        keeps_its_contract(OutboxMessage::promotion_assigned(&message, 17, at));
     }
 }
 

@@ -8,6 +8,8 @@ mod batch_flow;
 mod dead_letters;
 mod journeys;
 mod outbox;
+mod promotion_flow;
+mod promotion_journeys;
 mod pruning;
 mod reconcile;
 mod redeem_flow;

@@ -35,11 +35,12 @@ const UNTOLD: &str = "CONFIRMATION_MISSING";
 const UNPUBLISHED: &str = "MESSAGE_NOT_ON_KAFKA";
 const STRAY: &str = "CONFIRMATION_WITHOUT_EFFECT";
 /// What Meed publishes through the outbox.
-const TOPICS: [&str; 5] = [
+const TOPICS: [&str; 6] = [
     topic::REWARD_CONFIRMED,
     topic::POINTS_ADDED,
     topic::REDEEM_CONFIRMED,
     topic::TIER_UPGRADED,
+    topic::NOTIFICATIONS,
     topic::DEAD_LETTER,
 ];
 /// How long a slice of time is.

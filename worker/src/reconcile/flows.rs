@@ -1,4 +1,4 @@
-//! Holds and tier orders against open workflows.
+//! Holds, tier orders, claims and assignments against open workflows.
 //!
 //! Whether a workflow is open is asked of the server itself, by its id; the server's search only
 //! names candidates. A row without an open run is started again under the same id, as the starters
@@ -9,9 +9,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::Comparison;
 use futures::{StreamExt, TryStreamExt, stream};
-use store::reconcile::{
-    findings::{self, Found},
-    flows::{self, HeldForNothing, OpenRedemption},
+use store::{
+    assignments,
+    claims::{self, Assignment},
+    reconcile::{
+        findings::{self, Found},
+        flows::{self, HeldForNothing, OpenRedemption},
+    },
 };
 use temporalio_client::WorkflowListOptions;
 use workflows::{contract::TierOrder, id};
@@ -20,10 +24,15 @@ use super::{
     Steps,
     work::{Trouble, Work},
 };
-use crate::flows::RedemptionToStart;
+use crate::{
+    flows::RedemptionToStart,
+    starters::{to_assignment, to_claim},
+};
 
 const NOT_AT_WORK: &str = "REDEMPTION_WITHOUT_FLOW";
 const TIER_NOT_AT_WORK: &str = "TIER_ORDER_WITHOUT_FLOW";
+const CLAIM_NOT_AT_WORK: &str = "CLAIM_WITHOUT_FLOW";
+const ASSIGNMENT_NOT_AT_WORK: &str = "ASSIGNMENT_WITHOUT_FLOW";
 const NO_ROW: &str = "FLOW_WITHOUT_REDEMPTION";
 const HELD: &str = "POINTS_HELD_FOR_NOTHING";
 /// What changed more recently may be just starting or just ending.
@@ -35,10 +44,12 @@ const QUESTIONS: usize = 16;
 /// How many holds over their limit are named.
 const NAMED: i64 = 20;
 
-/// Looks at every open redemption, tier order and flow.
+/// Looks at every open redemption, tier order, claim, assignment and flow.
 pub async fn compare(steps: &Steps, work: &mut Work) -> Result<(), Trouble> {
     redemptions(steps, work).await?;
     tier_orders(steps, work).await?;
+    claims_under_way(steps, work).await?;
+    assignments_under_way(steps, work).await?;
     open_flows(steps, work).await?;
     held(work).await?;
     for (id, state, limit) in flows::over_limit(&work.pool, NAMED).await? {
@@ -47,7 +58,14 @@ pub async fn compare(steps: &Steps, work: &mut Work) -> Result<(), Trouble> {
             limit.format("%Y-%m-%d %H:%M:%S UTC")
         ));
     }
-    let kinds = [NOT_AT_WORK, TIER_NOT_AT_WORK, NO_ROW, HELD];
+    let kinds = [
+        NOT_AT_WORK,
+        TIER_NOT_AT_WORK,
+        CLAIM_NOT_AT_WORK,
+        ASSIGNMENT_NOT_AT_WORK,
+        NO_ROW,
+        HELD,
+    ];
     let started_at = work.input.started_at;
     findings::end_unseen(&work.pool, Comparison::Flows, &kinds, started_at, None).await?;
     Ok(())
@@ -176,6 +194,90 @@ async fn tier_orders(steps: &Steps, work: &mut Work) -> Result<(), Trouble> {
             let started = steps.flows.start_tier_upgrade(order, tier).await;
             started.map_err(temporal)?;
             store::tiers::mark_started(&work.pool, order_id).await?;
+            work.repaired(&found).await?;
+        } else {
+            work.found(&found).await?;
+        }
+    }
+    Ok(())
+}
+
+// --------------------------------------------------------------------------------- promotions
+
+async fn claims_under_way(steps: &Steps, work: &mut Work) -> Result<(), Trouble> {
+    let young = YOUNG.to_std().unwrap_or_default();
+    let rows = claims::to_start(&work.pool, young, i64::MAX).await?;
+    let count = rows.len();
+    let workflow_id = |row: &Assignment| id::claim(&row.promotion_id, &row.customer_id);
+    let stopped = without_run(steps, rows, workflow_id).await?;
+    let mut stopped_now = Vec::new();
+    let mut conn = work.pool.acquire().await.map_err(store::Error::from)?;
+    for row in stopped {
+        // It may have ended, or moved, while Temporal was asked.
+        let now = claims::find(&mut conn, &row.promotion_id, &row.customer_id).await?;
+        if now.as_ref() == Some(&row) {
+            stopped_now.push(row);
+        }
+    }
+    drop(conn);
+    work.looked_at(count, count - stopped_now.len());
+    for row in stopped_now {
+        let found = Found {
+            comparison: Comparison::Flows,
+            kind: CLAIM_NOT_AT_WORK,
+            subject: claims::event_id(&row.promotion_id, &row.customer_id),
+            detail: format!(
+                "the claim of promotion {} by customer {} has no open workflow",
+                row.promotion_id, row.customer_id
+            ),
+            fix: "meed reconcile --repair".to_owned(),
+            happened_at: None,
+            evidence: serde_json::json!({}),
+        };
+        if work.input.repair {
+            let started = steps.flows.start_claim(&to_claim(&row)).await;
+            started.map_err(temporal)?;
+            work.repaired(&found).await?;
+        } else {
+            work.found(&found).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn assignments_under_way(steps: &Steps, work: &mut Work) -> Result<(), Trouble> {
+    let young = YOUNG.to_std().unwrap_or_default();
+    let jobs = assignments::to_start(&work.pool, young, i64::MAX).await?;
+    let count = jobs.len();
+    let workflow_id = |job: &assignments::Job| id::assign_promotion(&job.job_id);
+    let old = jobs.into_iter().filter(|job| !is_young(job.requested_at));
+    let stopped = without_run(steps, old.collect(), workflow_id).await?;
+    let mut stopped_now = Vec::new();
+    let mut conn = work.pool.acquire().await.map_err(store::Error::from)?;
+    for job in stopped {
+        let now = assignments::find(&mut conn, &job.job_id).await?;
+        if now.as_ref() == Some(&job) {
+            stopped_now.push(job);
+        }
+    }
+    drop(conn);
+    work.looked_at(count, count - stopped_now.len());
+    for job in stopped_now {
+        let found = Found {
+            comparison: Comparison::Flows,
+            kind: ASSIGNMENT_NOT_AT_WORK,
+            subject: job.job_id.to_string(),
+            detail: format!(
+                "job {} that assigns promotion {} to {} players has no open workflow",
+                job.job_id, job.promotion_id, job.players
+            ),
+            fix: "meed reconcile --repair".to_owned(),
+            happened_at: Some(job.requested_at),
+            evidence: serde_json::json!({}),
+        };
+        if work.input.repair {
+            let started = steps.flows.start_assignment(to_assignment(&job)).await;
+            started.map_err(temporal)?;
             work.repaired(&found).await?;
         } else {
             work.found(&found).await?;
