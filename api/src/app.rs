@@ -7,6 +7,7 @@ use boot::{LiveProgramme, Settings, settings::Secret};
 use domain::MerchantId;
 use metrics_exporter_prometheus::PrometheusHandle;
 use store::PgPool;
+use uuid::Uuid;
 
 use crate::{
     auth::{Authenticator, dev::DevIssuer, own::OwnIssuer},
@@ -19,6 +20,7 @@ use crate::{
     readiness::Readiness,
     redis::Redis,
     sessions::OpenSessions,
+    sockets::Sockets,
 };
 
 /// What the handlers work with. One for the process.
@@ -47,6 +49,8 @@ pub struct App {
     pub passwords: Passwords,
     /// Sessions that were seen open.
     pub sessions: OpenSessions,
+    /// WebSockets of players.
+    pub sockets: Sockets,
     /// Whether this process can take requests.
     pub readiness: Readiness,
     /// Renders the metrics, when they are collected.
@@ -87,6 +91,7 @@ impl App {
         let redis = Redis::of(&settings.redis)?;
         let cache = Cache::new(&settings.cache, pool.clone(), redis.clone());
         let limits = Limits::new(&settings.limits, redis);
+        let sockets = Sockets::new(&settings.sockets);
         Ok(Self {
             settings,
             programme,
@@ -100,6 +105,7 @@ impl App {
             own_issuer,
             passwords,
             sessions: OpenSessions::default(),
+            sockets,
             readiness: Readiness::default(),
             metrics,
             under_way: UnderWay::default(),
@@ -115,6 +121,12 @@ impl App {
         self.own_issuer
             .as_ref()
             .ok_or(ApiError::NotFound(Thing::Route))
+    }
+
+    /// Sessions that this process has ended do not count any more.
+    pub fn sessions_ended(&self, sessions: &[Uuid]) {
+        self.sessions.ended(sessions);
+        self.sockets.sessions_ended(sessions);
     }
 
     /// The key that the merchant and Meed sign with.

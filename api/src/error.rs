@@ -57,7 +57,7 @@ pub enum ApiError {
     /// Nobody could administer any more.
     #[error("the last admin")]
     LastAdmin,
-    /// A page of elsewhere may not use the refresh cookie.
+    /// A page of elsewhere may not use the refresh cookie, or open a socket.
     #[error("the origin is not allowed")]
     OriginNotAllowed,
     /// Too many attempts; another one after this.
@@ -129,6 +129,9 @@ pub enum ApiError {
     /// There is no such thing, or not for this client.
     #[error("no such {0:?}")]
     NotFound(Thing),
+    /// The route is for WebSockets.
+    #[error("no WebSocket handshake")]
+    UpgradeRequired,
     /// The route does not know this method.
     #[error("method not allowed")]
     MethodNotAllowed,
@@ -183,6 +186,8 @@ pub enum Thing {
     Promotion,
     /// A job that assigns a promotion.
     AssignmentJob,
+    /// A notification of the player.
+    Notification,
 }
 
 impl From<store::Error> for ApiError {
@@ -291,7 +296,7 @@ impl ApiError {
                 S::FORBIDDEN,
                 "ORIGIN_NOT_ALLOWED",
                 "Not from this page",
-                said("Pages of this origin may not use the refresh cookie."),
+                said("Pages of this origin are not among those that may."),
             ),
             Self::TooManyAttempts(wait) => (
                 S::TOO_MANY_REQUESTS,
@@ -462,9 +467,18 @@ impl ApiError {
                         "ASSIGNMENT_JOB_NOT_FOUND",
                         "There is no such assignment job",
                     ),
+                    Thing::Notification => {
+                        ("NOTIFICATION_NOT_FOUND", "There is no such notification")
+                    }
                 };
                 (S::NOT_FOUND, code, title, format!("{title}."))
             }
+            Self::UpgradeRequired => (
+                S::UPGRADE_REQUIRED,
+                "UPGRADE_REQUIRED",
+                "This address is for WebSockets",
+                said("Begin a WebSocket (RFC 6455, version 13) here."),
+            ),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
                 "METHOD_NOT_ALLOWED",
@@ -541,6 +555,7 @@ impl ApiError {
                 );
                 problem.header(header::WWW_AUTHENTICATE, &challenge);
             }
+            Self::UpgradeRequired => problem.header(header::UPGRADE, "websocket"),
             Self::InvalidSignature(_) => problem.header(header::WWW_AUTHENTICATE, "Meed-Signature"),
             Self::RequestInProgress
             | Self::Unavailable(_)

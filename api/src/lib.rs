@@ -11,8 +11,10 @@ pub mod flows;
 pub mod grpc;
 pub mod idempotency;
 pub mod limits;
+mod notification;
 pub mod observe;
 pub mod openapi;
+mod origin;
 pub mod paging;
 pub mod parameters;
 pub mod passwords;
@@ -21,6 +23,7 @@ pub mod redis;
 pub mod routes;
 pub mod serve;
 pub mod sessions;
+pub mod sockets;
 pub mod throttle;
 mod waiting;
 

@@ -26,6 +26,8 @@ const PROGRAM: &str = "meed-api";
 /// How long a connection may be without a request, or with one that is not there yet. Balancers
 /// usually keep an idle one for 60 seconds; if it ended earlier here, they would send into nothing.
 const REQUEST_WITHIN: Duration = Duration::from_secs(75);
+/// How many file descriptors there should be for requests, the database and the rest.
+const DESCRIPTORS_BESIDE_SOCKETS: u64 = 2_048;
 
 fn main() -> ExitCode {
     boot::process::run(PROGRAM, serve)
@@ -36,6 +38,14 @@ async fn serve() -> anyhow::Result<()> {
     boot::logging::init(settings.profile);
     let metrics = boot::metrics::install()?;
     let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
+    let descriptors = boot::descriptors::raise()?;
+    let connections = u64::from(settings.sockets.max_open) + DESCRIPTORS_BESIDE_SOCKETS;
+    if descriptors < connections {
+        tracing::warn!(
+            descriptors,
+            "too few file descriptors for sockets.max_open; raise the limit (ulimit -n)"
+        );
+    }
     let listener = boot::listen::bind("api.listen (MEED_API_LISTEN)", settings.api.listen).await?;
     let grpc_listener = match settings.grpc.listen {
         Some(at) => Some(boot::listen::bind("grpc.listen (MEED_GRPC_LISTEN)", at).await?),
@@ -98,6 +108,10 @@ async fn serve() -> anyhow::Result<()> {
         let app = Arc::clone(&app);
         async move { app.cache.keep_fresh(app.readiness.draining()).await }
     });
+    let sockets = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.sockets.follow(&app.pool).await }
+    });
     let buckets = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.limits.keep_small().await }
@@ -109,6 +123,7 @@ async fn serve() -> anyhow::Result<()> {
     let requests = async {
         let ended = (&mut server).await;
         app.readiness.drain();
+        app.sockets.ended(drain).await;
         served.cancel();
         ended.context("the server")
     };
@@ -132,6 +147,7 @@ async fn serve() -> anyhow::Result<()> {
     signalled.abort();
     rules.abort();
     copies.abort();
+    sockets.abort();
     buckets.abort();
     pool.close().await;
     tasks?;

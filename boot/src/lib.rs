@@ -4,6 +4,7 @@
 pub mod claim;
 pub mod customer;
 pub mod database;
+pub mod descriptors;
 pub mod listen;
 pub mod logging;
 pub mod metrics;

@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CustomerId, EventId, MerchantId, OrderId, Points, RedeemRequestId,
+    CustomerId, EventId, MerchantId, NotificationKind, OrderId, Points, RedeemRequestId,
     digest::Digest,
     money::{Amount, Currency},
     number::Number,
@@ -253,6 +253,34 @@ impl RedeemRequest {
     }
 }
 
+/// Something to tell a player. It gives no points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// What it is known by, among all notifications: its sender's `ce_source` and `ce_id` with a
+    /// space between them; or the place where it first stood, which has no space.
+    pub identity: String,
+    /// Whom to tell.
+    pub user_id: CustomerId,
+    /// What it is about.
+    pub kind: NotificationKind,
+    /// What to tell: a JSON object, as its sender wrote it.
+    pub content: String,
+    /// Over the content as it was read.
+    pub(crate) content_hash: [u8; 32],
+}
+
+impl Notification {
+    /// A hash of what it says: equal for two messages that say the same thing in other words.
+    pub fn body_hash(&self) -> [u8; 32] {
+        let mut digest = Digest::new("notification");
+        digest.text(&self.identity);
+        digest.text(self.user_id.as_str());
+        digest.text(self.kind.as_str());
+        digest.hash(&self.content_hash);
+        digest.finish()
+    }
+}
+
 /// Something Meed is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -260,16 +288,8 @@ pub enum Command {
     Award(Award),
     /// Redeem points.
     Redeem(RedeemRequest),
-}
-
-impl Command {
-    /// Whose points it is about.
-    pub fn customer_id(&self) -> &CustomerId {
-        match self {
-            Self::Award(award) => &award.customer_id,
-            Self::Redeem(request) => &request.customer_id,
-        }
-    }
+    /// Tell a player something.
+    Notify(Notification),
 }
 
 #[cfg(test)]
@@ -301,6 +321,16 @@ mod tests {
         }
     }
 
+    fn notification() -> Notification {
+        Notification {
+            identity: "/shop n-1".to_owned(),
+            user_id: CustomerId::new("c-1").expect("an id"),
+            kind: NotificationKind::new("PROMOTION").expect("a kind"),
+            content: "{}".to_owned(),
+            content_hash: [0; 32],
+        }
+    }
+
     #[test]
     fn names_are_read_back() {
         for kind in SourceKind::ALL {
@@ -323,6 +353,7 @@ mod tests {
             hex(award(SourceKind::RewardEvent).body_hash()),
             "c78f7a17232c27524a9e4908013b11371e3f416878eda47dc3bf6b7ea0c478b4"
         );
+        assert_eq!(hex(notification().body_hash()), "NOTYET");
     }
 
     #[test]
@@ -387,6 +418,29 @@ mod tests {
             facts(|facts| facts.currency = Currency::parse("USD")),
             facts(|facts| facts.nights = Some(1)),
             facts(|facts| facts.rest = [1; 32]),
+        ];
+        for other in others {
+            assert_ne!(other.body_hash(), first.body_hash(), "{other:?}");
+        }
+
+        let first = notification();
+        let others = [
+            Notification {
+                identity: "/shop n-2".to_owned(),
+                ..first.clone()
+            },
+            Notification {
+                user_id: id("c-2"),
+                ..first.clone()
+            },
+            Notification {
+                kind: NotificationKind::new("OFFER").expect("a kind"),
+                ..first.clone()
+            },
+            Notification {
+                content_hash: [1; 32],
+                ..first.clone()
+            },
         ];
         for other in others {
             assert_ne!(other.body_hash(), first.body_hash(), "{other:?}");

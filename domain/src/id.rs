@@ -126,6 +126,10 @@ identifier!(
     EventId, "eventId", &[]
 );
 identifier!(
+    /// What a notification is about, as its sender names it, such as PROMOTION.
+    NotificationKind, "eventType", &[]
+);
+identifier!(
     /// One redemption, as its client names it. It stands in addresses and is the id of the
     /// redemption's workflow; since every other workflow id has a slash and this has none, the
     /// two can never meet.

@@ -22,10 +22,12 @@ pub mod tier;
 pub mod transaction;
 pub mod user;
 
-pub use command::{Award, Command, EventType, Fact, Facts, RedeemRequest, SourceKind};
+pub use command::{
+    Award, Command, EventType, Fact, Facts, Notification, RedeemRequest, SourceKind,
+};
 pub use id::{
-    AssignmentJobId, CustomerId, EventId, IdError, MerchantId, OrderId, PromotionId,
-    RedeemRequestId, TransactionId,
+    AssignmentJobId, CustomerId, EventId, IdError, MerchantId, NotificationKind, OrderId,
+    PromotionId, RedeemRequestId, TransactionId,
 };
 pub use money::{Amount, Currency};
 pub use number::Number;

@@ -19,16 +19,19 @@ pub enum Prunable {
     DeadLetters,
     /// What reconciliation found and has ended, and its runs.
     SettledFindings,
+    /// Notifications, long after they were read.
+    ReadNotifications,
 }
 
 impl Prunable {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::IdempotencyKeys,
         Self::PublishedMessages,
         Self::AcceptedEvents,
         Self::DeadLetters,
         Self::SettledFindings,
+        Self::ReadNotifications,
     ];
 
     /// The name in metrics.
@@ -39,6 +42,7 @@ impl Prunable {
             Self::AcceptedEvents => "accepted-events",
             Self::DeadLetters => "dead-letters",
             Self::SettledFindings => "settled-findings",
+            Self::ReadNotifications => "read-notifications",
         }
     }
 
@@ -50,6 +54,7 @@ impl Prunable {
             Self::AcceptedEvents => "ids of accepted events",
             Self::DeadLetters => "ids of dead letters",
             Self::SettledFindings => "settled findings",
+            Self::ReadNotifications => "notifications that were read",
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod health;
 pub mod history;
 pub mod idempotency;
 pub mod ledger;
+pub mod notifications;
 pub mod outbox;
 mod posting;
 pub mod promotions;

@@ -20,6 +20,8 @@ pub struct Keep {
     pub dead_letters: Duration,
     /// Findings after they have ended, and runs.
     pub settled_findings: Duration,
+    /// Notifications after they were read.
+    pub read_notifications: Duration,
 }
 
 /// Removes what of a kind is older than it is kept: how many rows.
@@ -66,6 +68,13 @@ pub async fn prune(pool: &PgPool, what: Prunable, keep: Keep) -> Result<u64, Err
                             LIMIT $2)";
             let removed = in_slices(pool, findings, keep.settled_findings).await?;
             Ok(removed + in_slices(pool, runs, keep.settled_findings).await?)
+        }
+        Prunable::ReadNotifications => {
+            let sql = "DELETE FROM notifications WHERE (user_id, notification_id) IN (
+                           SELECT user_id, notification_id FROM notifications
+                           WHERE read_at < clock_timestamp() - $1 * interval '1 second'
+                           ORDER BY read_at LIMIT $2)";
+            in_slices(pool, sql, keep.read_notifications).await
         }
     }
 }

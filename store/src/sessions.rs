@@ -223,6 +223,23 @@ async fn end_session(
     Ok(())
 }
 
+/// Those of the sessions that do not go on, or whose users may not.
+///
+/// # Errors
+/// What the database reports.
+pub async fn ended_among(pool: &PgPool, sessions: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+    let ended: Vec<(Uuid,)> = sqlx::query_as(
+        "SELECT asked FROM unnest($1::uuid[]) AS asked
+         WHERE NOT EXISTS (SELECT FROM user_sessions s JOIN users u USING (user_id)
+             WHERE s.session_id = asked AND s.ended_at IS NULL
+               AND s.expires_at > clock_timestamp() AND u.deactivated_at IS NULL)",
+    )
+    .bind(sessions)
+    .fetch_all(pool)
+    .await?;
+    Ok(ended.into_iter().map(|(session,)| session).collect())
+}
+
 /// Whether a session goes on and its user may.
 ///
 /// # Errors

@@ -17,6 +17,8 @@ pub mod history;
 pub mod own;
 pub mod promotion_bench;
 pub mod redeem_bench;
+pub mod socket_bench;
 pub mod steady;
 pub mod system;
 pub mod tier_bench;
+pub mod watcher;

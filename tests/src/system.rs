@@ -176,6 +176,21 @@ impl System {
         answer["access_token"].as_str().expect("a token").to_owned()
     }
 
+    /// A player's token of the dev profile.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub async fn player_token(&self, player: &str) -> String {
+        let url = self.url("/dev/token");
+        let request = self
+            .http
+            .get(url)
+            .query(&[("sub", player), ("role", "player")]);
+        let answer = request.send().await.expect("the api answers");
+        let answer: Value = answer.json().await.expect("JSON");
+        answer["access_token"].as_str().expect("a token").to_owned()
+    }
+
     /// A request with every scope that journeys need.
     ///
     /// # Panics

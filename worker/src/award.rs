@@ -76,10 +76,12 @@ impl<'a> Batch<'a> {
                     Reading::Award
                 }
                 Ok(None) => Reading::Ignored,
-                Ok(Some(Command::Redeem(_))) => Reading::Refused(Refusal::new(
-                    RefusalClass::UnknownEventType,
-                    "a redemption does not belong into this topic",
-                )),
+                Ok(Some(Command::Redeem(_) | Command::Notify(_))) => {
+                    Reading::Refused(Refusal::new(
+                        RefusalClass::UnknownEventType,
+                        "only events belong into this topic",
+                    ))
+                }
                 Err(refusal) => Reading::Refused(refusal),
             })
             .collect();

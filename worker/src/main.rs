@@ -64,7 +64,7 @@ use crate::{
     award::AwardPosting,
     flows::Flows,
     health::Health,
-    intake::{BatchBuffer, BatchLimits, Intake, IntakeHealth, Redeeming},
+    intake::{BatchBuffer, BatchLimits, Intake, IntakeHealth, Notifying, Redeeming},
     kafka::Kafka,
     prune::Pruning,
     relay::OutboxRelay,
@@ -351,6 +351,7 @@ fn reconcile_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker
                 shared.flows.clone(),
                 Arc::clone(&shared.outbox_written),
             ),
+            notifying: notifying(shared),
             partners: partners(settings)?,
             merchants: settings.merchants.keys().cloned().collect(),
             partner_requests_per_second: settings.reconcile.partner_requests_per_second,
@@ -361,6 +362,7 @@ fn reconcile_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker
                 published: settings.worker.outbox.keep_published(),
                 dead_letters: settings.worker.keep.dead_letters(),
                 settled_findings: settings.worker.keep.settled_findings(),
+                read_notifications: settings.worker.keep.read_notifications(),
             },
         })
         .build();
@@ -391,6 +393,7 @@ fn intake(shared: &Shared, health: Arc<IntakeHealth>) -> Intake {
             shared.flows.clone(),
             Arc::clone(&shared.outbox_written),
         ),
+        notifying: notifying(shared),
         limits: BatchLimits {
             messages: shared.settings.worker.intake.max_batch as usize,
             bytes: BATCH_MAX_BYTES,
@@ -398,6 +401,10 @@ fn intake(shared: &Shared, health: Arc<IntakeHealth>) -> Intake {
         awards_at_a_time: (shared.settings.database.max_connections as usize / 2).max(1),
         health,
     }
+}
+
+fn notifying(shared: &Shared) -> Notifying {
+    Notifying::new(shared.pool.clone(), Arc::clone(&shared.outbox_written))
 }
 
 fn starters(shared: &Shared) -> Starters {

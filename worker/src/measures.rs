@@ -108,8 +108,8 @@ pub fn points_awarded(awarded: &[Points]) {
     }
 }
 
-/// Requests to redeem were taken in.
-pub fn redemptions_accepted(topic: &str, new: u32, same: u32, refused: u32) {
+/// Messages that become rows were taken in.
+pub fn taken_in(topic: &str, new: u32, same: u32, refused: u32) {
     events(topic, "posted", new);
     events(topic, "duplicate", same);
     events(topic, "refused", refused);

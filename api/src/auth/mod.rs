@@ -6,11 +6,16 @@ pub mod own;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, marker::PhantomData, sync::Arc};
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::bail;
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, OptionalFromRequestParts},
     http::{header, request::Parts},
 };
 use boot::{
@@ -109,7 +114,9 @@ pub struct Identity {
     roles: Vec<Role>,
     merchants: Option<Vec<String>>,
     /// The session of one of Meed's own users.
-    session: Option<Uuid>,
+    pub(crate) session: Option<Uuid>,
+    /// Until when the token counts, since the Unix epoch.
+    expires: Duration,
 }
 
 impl Identity {
@@ -122,6 +129,12 @@ impl Identity {
     /// somebody else at another.
     pub fn client(&self) -> String {
         format!("{} {}", self.issuer, self.subject)
+    }
+
+    /// For how long the token counts from now on.
+    pub fn valid_for(&self) -> Duration {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.expires.saturating_sub(now.unwrap_or_default())
     }
 
     /// Whether the token has the scope.
@@ -151,6 +164,7 @@ impl Identity {
 struct Claims {
     sub: String,
     iss: String,
+    exp: f64,
     #[serde(default)]
     scope: String,
     #[serde(default)]
@@ -323,8 +337,11 @@ impl Authenticator {
         if roles.is_empty() && issuer.without_roles == WithoutRoles::Player {
             roles.push(Role::Player);
         }
+        let clock_skew = Duration::from_secs(self.clock_skew_seconds);
+        let expires = Duration::try_from_secs_f64(claims.exp).unwrap_or(Duration::MAX);
         Ok(Identity {
             session,
+            expires: expires.saturating_add(clock_skew),
             subject: claims.sub,
             issuer: claims.iss,
             scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
@@ -483,6 +500,23 @@ impl<R: Stands> FromRequestParts<Arc<App>> for Holder<R> {
     }
 }
 
+/// Nobody where the request says nothing of who makes it.
+impl<R: Stands> OptionalFromRequestParts<Arc<App>> for Holder<R> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Option<Self>, ApiError> {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<Arc<App>>>::from_request_parts(parts, app)
+            .await
+            .map(Some)
+    }
+}
+
 /// The client by the request's token, if that counts, for limits; what was found out is left with
 /// the request.
 pub(crate) async fn known(app: &App, parts: &mut Parts) -> Option<String> {
@@ -492,8 +526,7 @@ pub(crate) async fn known(app: &App, parts: &mut Parts) -> Option<String> {
     Some(client)
 }
 
-/// Whom the request's token stands for. The token of one of Meed's own users counts only while the
-/// session goes on.
+/// Whom the request's token stands for.
 async fn identify(app: &App, parts: &mut Parts) -> Result<Identity, ApiError> {
     let identity = if let Some(identity) = parts.extensions.remove::<Identity>() {
         identity
@@ -501,6 +534,17 @@ async fn identify(app: &App, parts: &mut Parts) -> Result<Identity, ApiError> {
         let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
         app.authenticator.check(token).await?
     };
+    with_session(app, identity).await
+}
+
+/// Whom a token stands for that came in another way than with a request.
+pub(crate) async fn authenticate(app: &App, token: &str) -> Result<Identity, ApiError> {
+    let identity = app.authenticator.check(token).await?;
+    with_session(app, identity).await
+}
+
+/// The token of one of Meed's own users counts only while the session goes on.
+async fn with_session(app: &App, identity: Identity) -> Result<Identity, ApiError> {
     if let Some(session) = identity.session
         && !app.sessions.is_open(&app.pool, session).await?
     {

@@ -26,7 +26,7 @@ use governor::{
 
 use crate::{App, address, auth, body, error::ApiError, redis::Redis, throttle};
 pub use class::Class;
-use places::Places;
+pub(crate) use places::Places;
 use shared::Shared;
 
 /// What is left of a client's requests.

@@ -9,7 +9,7 @@ use super::Client;
 
 /// So many places, of which no client has more than half: whoever asks for too much sheds nobody
 /// else.
-pub(super) struct Places {
+pub(crate) struct Places {
     all: u32,
     taken: Mutex<Taken>,
 }
@@ -21,13 +21,13 @@ struct Taken {
 }
 
 /// A place that is taken until this is dropped.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     places: &'a Places,
     client: &'a Client,
 }
 
 impl Places {
-    pub(super) fn new(all: u32) -> Self {
+    pub(crate) fn new(all: u32) -> Self {
         Self {
             all,
             taken: Mutex::default(),
@@ -39,7 +39,7 @@ impl Places {
     }
 
     /// A place for the client, if there is one.
-    pub(super) fn take<'a>(&'a self, client: &'a Client) -> Option<Place<'a>> {
+    pub(crate) fn take<'a>(&'a self, client: &'a Client) -> Option<Place<'a>> {
         let mut taken = self.taken();
         let own = taken.by_client.get(client).copied().unwrap_or(0);
         if taken.count >= self.all || own >= self.all.div_ceil(2) {

@@ -32,6 +32,7 @@ use crate::{
     error::{ApiError, ProblemDocument, Thing},
     idempotency::{self, Claim, Reply},
     openapi::{AnyBody, AnyCall, told},
+    origin,
     parameters::{IdempotencyKey, Origin},
     throttle,
 };
@@ -444,7 +445,7 @@ pub(super) async fn refresh(
         Rotated::Reused(session) => {
             write_audit(&mut tx, own, "auth.refresh-reused", &session, &origin).await?;
             ledger::commit(tx, "refresh").await?;
-            app.sessions.ended(&[session.session_id]);
+            app.sessions_ended(&[session.session_id]);
             tracing::warn!(user_id = %session.user_id, "a refresh token came twice; its session has ended");
             metrics::counter!("meed_refresh_tokens_reused_total").increment(1);
             Err(ApiError::InvalidRefreshToken)
@@ -487,7 +488,7 @@ pub(super) async fn logout(
         if let Some(session) = sessions::end(&mut tx, &token_hash(&token)).await? {
             write_audit(&mut tx, own, "auth.logout", &session, &origin).await?;
             ledger::commit(tx, "logout").await?;
-            app.sessions.ended(&[session.session_id]);
+            app.sessions_ended(&[session.session_id]);
         }
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
@@ -609,17 +610,15 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
 /// from them already, and they cannot send JSON without asking; this is for pages of the same site
 /// and for browsers that know neither.
 fn from_here(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-    if let Some(origin) = text(header::ORIGIN) {
-        let own = reqwest::Url::parse(&app.settings.api.public_url)
-            .map(|url| url.origin().ascii_serialization());
+    if let Some(origin) = origin::of(headers) {
         let allowed = &app.own()?.settings.cookie_origins;
-        if own.is_ok_and(|own| own == origin) || allowed.iter().any(|one| one == origin) {
+        if origin::is_own(&app.settings, origin) || allowed.iter().any(|one| one == origin) {
             return Ok(());
         }
         return Err(ApiError::OriginNotAllowed);
     }
-    if text(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site" || site == "same-site") {
+    let site = headers.get(SEC_FETCH_SITE);
+    if site.is_some_and(|site| site == "cross-site" || site == "same-site") {
         return Err(ApiError::OriginNotAllowed);
     }
     Ok(())

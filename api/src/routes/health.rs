@@ -74,6 +74,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     metrics::gauge!("meed_database_connections").set(f64::from(pool.size()));
     let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
     metrics::gauge!("meed_database_connections_idle").set(f64::from(idle));
+    let open = u32::try_from(app.sockets.open()).unwrap_or(u32::MAX);
+    metrics::gauge!("meed_sockets_open").set(f64::from(open));
     let text = app
         .metrics
         .as_ref()

@@ -190,7 +190,7 @@ pub(super) async fn spend_unversioned(
 }
 
 /// The customer that the token stands for.
-fn customer(identity: &Identity) -> Result<CustomerId, ApiError> {
+pub(super) fn customer(identity: &Identity) -> Result<CustomerId, ApiError> {
     CustomerId::new(identity.subject.clone())
         .map_err(|_| ApiError::InvalidToken("its subject cannot be a customer"))
 }

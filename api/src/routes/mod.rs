@@ -7,6 +7,7 @@ mod dev;
 mod events;
 mod health;
 mod loyalty;
+mod notifications;
 mod oauth;
 mod partner_callbacks;
 mod promotions;
@@ -66,6 +67,10 @@ fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
             loyalty::spend_unversioned
         ))
         .routes(routes!(transactions::list))
+        .routes(routes!(notifications::list))
+        .routes(routes!(notifications::read))
+        .routes(routes!(notifications::read_all))
+        .routes(routes!(notifications::watch))
         .routes(routes!(audit::list))
         .routes(routes!(callbacks::success))
         .routes(routes!(callbacks::failure))

@@ -103,6 +103,6 @@ pub(super) async fn deactivate(
     };
     let reply = Reply::new(StatusCode::OK, &deactivated, None);
     idempotency::finish_in(tx, &keyed, &reply).await?;
-    app.sessions.ended(&ended);
+    app.sessions_ended(&ended);
     Ok(reply)
 }

@@ -179,6 +179,33 @@ pub const ROWS: &[Row] = &[
         ..CALL
     },
     Row {
+        call: "GET /api/v1/notifications",
+        who: Who::Role(&["player"]),
+        customer: Others::OnlyOneself,
+        query: "?unread=false",
+        ..CALL
+    },
+    Row {
+        call: "POST /api/v1/notifications/{notificationId}/read",
+        who: Who::Role(&["player"]),
+        customer: Others::Refused(404, "NOTIFICATION_NOT_FOUND"),
+        parameters: &[("notificationId", "1")],
+        ..CALL
+    },
+    Row {
+        call: "POST /api/v1/notifications/read-all",
+        who: Who::Role(&["player"]),
+        customer: Others::OnlyOneself,
+        ..CALL
+    },
+    Row {
+        call: "GET /api/v1/notifications/ws",
+        who: Who::Role(&["player"]),
+        // The request of a row begins no WebSocket: api/tests/sockets tries those.
+        answer: 426,
+        ..CALL
+    },
+    Row {
         call: "GET /api/v1/audit",
         who: Who::Role(&["staff", "admin"]),
         ..CALL

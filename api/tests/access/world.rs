@@ -227,6 +227,14 @@ impl World {
             .expect("a callback");
         }
         self.promote().await;
+        sqlx::raw_sql(
+            "INSERT INTO notification_inboxes (user_id, last_id) VALUES ('C1', 1);
+             INSERT INTO notifications (user_id, notification_id, identity, body_hash, kind, content)
+             VALUES ('C1', 1, ' 1', sha256(''), 'PROMOTION', '{\"title\": \"Welcome\"}')",
+        )
+        .execute(pool)
+        .await
+        .expect("a notification");
         let hash = self.api.app.passwords.hash(SECRET.to_owned()).await;
         let hash = hash.expect("a hash");
         let mut conn = pool.acquire().await.expect("a connection");
@@ -371,8 +379,13 @@ impl World {
     /// What stands in the books of a customer.
     pub async fn of_customer(&self, customer: &str) -> Vec<String> {
         let mut all = Vec::new();
-        for table in ["customers", "transfers", "redemptions"] {
-            let rows = format!("SELECT t::text FROM {table} t WHERE customer_id = $1 ORDER BY 1");
+        for (table, column) in [
+            ("customers", "customer_id"),
+            ("transfers", "customer_id"),
+            ("redemptions", "customer_id"),
+            ("notifications", "user_id"),
+        ] {
+            let rows = format!("SELECT t::text FROM {table} t WHERE {column} = $1 ORDER BY 1");
             let rows: Vec<(String,)> = sqlx::query_as(sqlx::AssertSqlSafe(rows))
                 .bind(customer)
                 .fetch_all(&self.api.database.pool)

@@ -11,6 +11,7 @@ mod events;
 mod idempotency;
 mod limits;
 mod loyalty;
+mod notifications;
 mod promotions;
 mod query;
 mod redis;

@@ -9,6 +9,7 @@ mod expand;
 mod grpc;
 mod limits;
 mod promotions;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -31,6 +32,7 @@ pub use cache::{CacheSettings, RedisSettings};
 pub use grpc::{GrpcSettings, GrpcTls};
 pub use limits::{ClassLimits, LimitsSettings};
 pub use promotions::PromotionSettings;
+pub use sockets::SocketSettings;
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
 /// The environment variable with the path of the configuration file.
@@ -117,6 +119,9 @@ pub struct Settings {
     /// How much is taken from one client, and at once.
     #[serde(default)]
     pub limits: LimitsSettings,
+    /// WebSockets.
+    #[serde(default)]
+    pub sockets: SocketSettings,
     /// Who may do what.
     pub auth: AuthSettings,
     /// The services that tier upgrades ask.
@@ -325,6 +330,9 @@ pub struct KeepSettings {
     /// How long findings of reconciliation are kept after they have ended, in days.
     #[serde(deserialize_with = "value::days_kept")]
     pub settled_findings_days: u64,
+    /// How long notifications are kept after they were read, in days. Unread ones are kept.
+    #[serde(deserialize_with = "value::days_kept")]
+    pub read_notifications_days: u64,
 }
 
 impl Default for KeepSettings {
@@ -332,6 +340,7 @@ impl Default for KeepSettings {
         Self {
             dead_letters_days: 400,
             settled_findings_days: 90,
+            read_notifications_days: 90,
         }
     }
 }
@@ -345,6 +354,11 @@ impl KeepSettings {
     /// How long findings are kept after they have ended.
     pub const fn settled_findings(&self) -> Duration {
         Duration::from_secs(self.settled_findings_days * 86_400)
+    }
+
+    /// How long notifications are kept after they were read.
+    pub const fn read_notifications(&self) -> Duration {
+        Duration::from_secs(self.read_notifications_days * 86_400)
     }
 }
 

@@ -13,6 +13,7 @@ pub use crate::json::{MESSAGE_MAX_BYTES, NESTING_MAX};
 use crate::{Award, Command, RedeemRequest, Refusal, RefusalClass, json::Json, refusal::printable};
 use object::Object;
 pub use object::TIMESTAMP_AHEAD_MAX_HOURS;
+pub use shape::NOTIFICATION_CONTENT_MAX_BYTES;
 
 /// The topics Meed reads.
 pub mod topic {
@@ -30,9 +31,11 @@ pub mod topic {
     pub const PLAYERS: &str = "players";
     /// Requests to redeem.
     pub const REDEEM_EVENTS: &str = "redeem-events";
+    /// What players are to be told.
+    pub const NOTIFICATIONS: &str = "notifications";
 
     /// All of them.
-    pub const ALL: [&str; 7] = [
+    pub const ALL: [&str; 8] = [
         REWARD_EVENTS,
         ORDERS,
         ORDER_COMPLETED_V1,
@@ -40,6 +43,7 @@ pub mod topic {
         USER_CREATED,
         PLAYERS,
         REDEEM_EVENTS,
+        NOTIFICATIONS,
     ];
 }
 
@@ -214,6 +218,10 @@ pub fn read(message: &Message<'_>, now: DateTime<Utc>) -> Result<Option<Command>
         },
         topic::REDEEM_EVENTS => {
             return shape::redeem(&body, None, now).map(|request| Some(Command::Redeem(request)));
+        }
+        topic::NOTIFICATIONS => {
+            let notification = shape::notification(&body, message, value)?;
+            return Ok(Some(Command::Notify(notification)));
         }
         other => {
             return Err(Refusal::new(

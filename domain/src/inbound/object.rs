@@ -40,7 +40,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = (&'a String, &'a Json)> {
+    pub(super) fn members(&self) -> impl ExactSizeIterator<Item = (&'a String, &'a Json)> {
         self.members.iter()
     }
 

@@ -3,16 +3,23 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     Message, cloud_event,
     object::{Object, not_in_future},
 };
 use crate::{
-    Award, CustomerId, EventId, EventType, Fact, Facts, MerchantId, OrderId, RedeemRequest,
-    RedeemRequestId, Refusal, RefusalClass, SourceKind, digest::Digest, json::Json,
-    refusal::printable,
+    Award, CustomerId, EventId, EventType, Fact, Facts, MerchantId, Notification, NotificationKind,
+    OrderId, RedeemRequest, RedeemRequestId, Refusal, RefusalClass, SourceKind, digest::Digest,
+    json::Json, refusal::printable,
 };
+
+/// The longest content of a notification, in bytes. It is shown in lists and pushed to many at once.
+pub const NOTIFICATION_CONTENT_MAX_BYTES: usize = 16_384;
+/// The longest `ce_source` of a notification, in characters.
+const SOURCE_MAX_CHARS: usize = 256;
 
 pub(super) const REWARD_EVENT_FIELDS: [&str; 5] =
     ["eventId", "eventType", "customerId", "timestamp", "payload"];
@@ -242,4 +249,79 @@ pub(super) fn redeem(
         order_id: context.id("orderId", OrderId::new)?,
         requested_at,
     })
+}
+
+/// `{user_id, eventType, content}`; what it is known by stands in the headers. `value` is the message
+/// of which `body` was read.
+pub(super) fn notification(
+    body: &Object<'_>,
+    message: &Message<'_>,
+    value: &[u8],
+) -> Result<Notification, Refusal> {
+    #[derive(Deserialize)]
+    struct AsWritten<'a> {
+        #[serde(borrow)]
+        content: &'a RawValue,
+    }
+
+    let user_id = body.id_or_number("user_id", CustomerId::new)?;
+    let kind = body.id("eventType", NotificationKind::new)?;
+    let members = body.object("content")?;
+    let written: AsWritten<'_> = serde_json::from_slice(value)
+        .map_err(|error| Refusal::new(RefusalClass::MalformedJson, error.to_string()))?;
+    let content = written.content.get();
+    if content.len() > NOTIFICATION_CONTENT_MAX_BYTES {
+        let bytes = content.len();
+        return Err(Refusal::new(
+            RefusalClass::PayloadTooLarge,
+            format!("content has {bytes} bytes, more than {NOTIFICATION_CONTENT_MAX_BYTES}"),
+        ));
+    }
+    let mut digest = Digest::new("content");
+    digest.members(members.members());
+    Ok(Notification {
+        identity: identity(message)?,
+        user_id,
+        kind,
+        content: content.to_owned(),
+        content_hash: digest.finish(),
+    })
+}
+
+/// A CloudEvent is known by its source and its id together. Neither the empty source nor the place
+/// of a message without an id can be taken for another one's.
+fn identity(message: &Message<'_>) -> Result<String, Refusal> {
+    let refused = |reason: String| Refusal::new(RefusalClass::InvalidId, reason);
+    let text = |name: &str| {
+        message
+            .header(name)
+            .map(|value| str::from_utf8(value).map_err(|_| refused(format!("{name} is not UTF-8"))))
+            .transpose()
+    };
+    let Some(id) = text("ce_id")? else {
+        let origin = message.origin()?;
+        if origin.topic != message.topic {
+            return Err(refused(format!(
+                "the message first stood in {}, where no notification can",
+                printable(&origin.topic, 100)
+            )));
+        }
+        let (topic, partition, offset) = (origin.topic, origin.partition, origin.offset);
+        return Ok(format!("{topic}-{partition}-{offset}"));
+    };
+    // Longer than the ids of events: it may be made of two of them.
+    let is_short = id.chars().count() <= SOURCE_MAX_CHARS;
+    if !is_short || id.trim().is_empty() || id.chars().any(char::is_control) {
+        return Err(refused(format!(
+            "ce_id is not 1 to {SOURCE_MAX_CHARS} characters that can be printed"
+        )));
+    }
+    let source = text("ce_source")?.unwrap_or_default();
+    let is_short = source.chars().count() <= SOURCE_MAX_CHARS;
+    if !is_short || source.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(refused(format!(
+            "ce_source is not a URI reference of at most {SOURCE_MAX_CHARS} characters"
+        )));
+    }
+    Ok(format!("{source} {id}"))
 }

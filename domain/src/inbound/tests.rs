@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Amount, Currency, CustomerId, EventType, Fact, Number, Points, RefusalClass, SourceKind,
+    Amount, Currency, CustomerId, EventType, Fact, Notification, Number, Points, RefusalClass,
+    SourceKind,
 };
 
 type Headers = Vec<(String, Vec<u8>)>;
@@ -63,6 +64,8 @@ fn refusal_in(topic: &str, pairs: &[(&str, &str)], value: &str) -> Refusal {
 const DINING: &str = r#"{"eventId":"e-1","eventType":"DINING","customerId":"c-1","timestamp":"2026-03-14T12:00:00Z","payload":{"amount":"42.50","currency":"EUR","table":7,"terrace":true,"menu":"LUNCH","guests":[1,2]}}"#;
 const STAY: &str = r#"{"eventId":"e-2","eventType":"HOTEL_STAY","customerId":"c-1","timestamp":"2026-03-14T12:00:00Z","payload":{"nights":3,"roomType":"SUITE"}}"#;
 const REDEEM: &str = r#"{"redeemRequestId":"r-1","customerId":"c-1","requestedPoints":100,"merchantContext":{"merchantId":"M1","orderId":"o-1"},"timestamp":"2026-03-14T12:00:00Z"}"#;
+const NOTIFICATION: &str =
+    r#"{"user_id":"c-1","eventType":"PROMOTION","content":{"title":"Welcome","amount":50.00}}"#;
 const ORDER: &str = r#"{"customerId":"c-1","amount":299.99,"currency":"GBP","orderId":"o-7"}"#;
 const STRUCTURED: [(&str, &str); 1] = [(
     "content-type",
@@ -247,6 +250,131 @@ fn a_redemption_counts_once_over_both_roads() {
     let refused =
         read_redeem(over_http.as_bytes(), now(), UnknownFields::Ignore).expect_err("no timestamp");
     assert_eq!(refused.class, RefusalClass::MissingField);
+}
+
+fn notification_in(pairs: &[(&str, &str)], value: &str) -> Notification {
+    match read_in(topic::NOTIFICATIONS, pairs, value) {
+        Ok(Some(Command::Notify(notification))) => notification,
+        other => panic!("{value} is read as {other:?}"),
+    }
+}
+
+#[test]
+fn a_notification_keeps_its_content_as_it_was_written() {
+    let read = notification_in(&[("CE_ID", "n-1"), ("ce_source", "/shop")], NOTIFICATION);
+    assert_eq!(
+        (read.user_id.as_str(), read.kind.as_str()),
+        ("c-1", "PROMOTION")
+    );
+    assert_eq!(read.content, r#"{"title":"Welcome","amount":50.00}"#);
+    let extended = NOTIFICATION.replacen('{', r#"{"trace":[{}],"\u0063ontent ":1,"#, 1);
+    assert_eq!(
+        notification_in(&[("ce_id", "n-1"), ("ce_source", "/shop")], &extended),
+        read
+    );
+    let empty = r#"{"user_id":42,"eventType":"x","\u0063ontent": { } }"#;
+    let empty = notification_in(&[], empty);
+    assert_eq!(
+        (empty.user_id.as_str(), empty.content.as_str()),
+        ("42", "{ }")
+    );
+}
+
+#[test]
+fn a_notification_is_known_by_its_sender_and_id_or_by_its_first_place() {
+    let identity = |pairs: &[(&str, &str)]| notification_in(pairs, NOTIFICATION).identity;
+    let replayed = [
+        ("meed-replay", "true"),
+        ("meed-dlq-topic", "notifications"),
+        ("meed-dlq-partition", "5"),
+        ("meed-dlq-offset", "3"),
+        ("meed-dlq-timestamp", "1700000000123"),
+    ];
+    assert_eq!(identity(&[]), "notifications-2-17");
+    assert_eq!(identity(&replayed), "notifications-5-3");
+    assert_eq!(identity(&[("ce_id", "n 1")]), " n 1");
+    assert_eq!(
+        identity(&[("ce_id", "notifications-2-17")]),
+        " notifications-2-17"
+    );
+    assert_eq!(
+        identity(&[("ce_id", "1"), ("ce_source", "/shop")]),
+        "/shop 1"
+    );
+
+    let mut elsewhere = replayed;
+    elsewhere[1].1 = "a b";
+    let long = "x".repeat(257);
+    for pairs in [
+        &[("ce_id", "")][..],
+        &[("ce_id", " ")],
+        &[("ce_id", &long)],
+        &[("ce_id", "1"), ("ce_source", "a b")],
+        &[("ce_id", "1"), ("ce_source", &long)],
+        &elsewhere,
+    ] {
+        let refusal = refusal_in(topic::NOTIFICATIONS, pairs, NOTIFICATION);
+        assert_eq!(
+            refusal.class,
+            RefusalClass::InvalidId,
+            "{pairs:?}: {refusal}"
+        );
+    }
+    let unreadable = [("ce_id".to_owned(), vec![0xff])];
+    let refusal = read(
+        &Message {
+            headers: &unreadable,
+            ..message(topic::NOTIFICATIONS, &Vec::new(), NOTIFICATION.as_bytes())
+        },
+        now(),
+    );
+    assert_eq!(
+        refusal.expect_err("not UTF-8").class,
+        RefusalClass::InvalidId
+    );
+}
+
+#[test]
+fn other_words_for_the_same_notification_have_the_same_hash() {
+    let hash = |value: &str| notification_in(&[("ce_id", "n-1")], value).body_hash();
+    let first = hash(NOTIFICATION);
+    for (from, to, same) in [
+        ("50.00", "5e1", true),
+        (
+            r#""title":"Welcome","amount":50.00"#,
+            r#""amount":50,"title":"W\u0065lcome""#,
+            true,
+        ),
+        ("50.00", "50.01", false),
+        ("Welcome", "welcome", false),
+        ("PROMOTION", "OFFER", false),
+        ("c-1", "c-2", false),
+        (r#""amount":50.00"#, r#""amount":50.00,"more":null"#, false),
+    ] {
+        let other = NOTIFICATION.replace(from, to);
+        assert_ne!(other, NOTIFICATION);
+        assert_eq!(hash(&other) == first, same, "{other}");
+    }
+}
+
+#[test]
+fn the_content_of_a_notification_is_bounded() {
+    let with = |bytes: usize| {
+        let text = "x".repeat(bytes - r#"{"t":""}"#.len());
+        format!(r#"{{"user_id":"c-1","eventType":"x","content":{{"t":"{text}"}}}}"#)
+    };
+    assert_eq!(
+        notification_in(&[], &with(NOTIFICATION_CONTENT_MAX_BYTES))
+            .content
+            .len(),
+        NOTIFICATION_CONTENT_MAX_BYTES
+    );
+    let refusal = refusal_in(
+        topic::NOTIFICATIONS,
+        &[],
+        &with(NOTIFICATION_CONTENT_MAX_BYTES + 1),
+    );
+    assert_eq!(refusal.class, RefusalClass::PayloadTooLarge);
 }
 
 #[test]
@@ -930,6 +1058,46 @@ fn every_fault_has_its_class_and_names_its_field() {
             "merchantContext.orderId",
         ),
         (
+            topic::NOTIFICATIONS,
+            NOTIFICATION,
+            r#""user_id":"c-1","#,
+            "",
+            MissingField,
+            "user_id",
+        ),
+        (
+            topic::NOTIFICATIONS,
+            NOTIFICATION,
+            r#""c-1""#,
+            "true",
+            WrongType,
+            "user_id",
+        ),
+        (
+            topic::NOTIFICATIONS,
+            NOTIFICATION,
+            "PROMOTION",
+            "",
+            InvalidId,
+            "eventType",
+        ),
+        (
+            topic::NOTIFICATIONS,
+            NOTIFICATION,
+            "content",
+            "contents",
+            MissingField,
+            "content",
+        ),
+        (
+            topic::NOTIFICATIONS,
+            NOTIFICATION,
+            r#"{"title":"Welcome","amount":50.00}"#,
+            "[]",
+            WrongType,
+            "content",
+        ),
+        (
             "unheard-of",
             ORDER,
             "o-7",
@@ -1084,7 +1252,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
 
 /// A sound message of any topic with a piece cut out, put in or changed.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
-    let sound = prop::sample::select(vec![DINING, STAY, REDEEM, ORDER, ENVELOPE]);
+    let sound = prop::sample::select(vec![DINING, STAY, REDEEM, ORDER, ENVELOPE, NOTIFICATION]);
     (
         sound,
         any::<prop::sample::Index>(),

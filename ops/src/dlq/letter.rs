@@ -223,6 +223,12 @@ impl ReplayMessage {
                 "redemption {} of {} points by customer {} at merchant {}",
                 request.redeem_request_id, request.points, request.customer_id, request.merchant_id
             )),
+            Ok(Some(Command::Notify(notification))) => Prospect::Read(format!(
+                "{} to tell {}, known as {}",
+                notification.kind,
+                notification.user_id,
+                notification.identity.trim_start()
+            )),
             Ok(None) => Prospect::Read("an event that Meed has no use for".to_owned()),
             Err(refusal) => Prospect::RefusedAgain(refusal),
         }

@@ -23,6 +23,13 @@ pub enum Effect {
         /// The hash of what it says.
         body_hash: Vec<u8>,
     },
+    /// A notification that says the same.
+    Notification {
+        /// Its identity.
+        identity: String,
+        /// The hash of what it says.
+        body_hash: Vec<u8>,
+    },
     /// None but a dead letter: it breaks its contract.
     DeadLetter,
 }
@@ -44,6 +51,7 @@ pub async fn have_had_effect(pool: &PgPool, expected: &[Expected]) -> Result<Vec
     let mut had = vec![false; expected.len()];
     let mut events = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut redemptions = (Vec::new(), Vec::new(), Vec::new());
+    let mut notifications = (Vec::new(), Vec::new(), Vec::new());
     for (place, expected) in (0_i32..).zip(expected) {
         match &expected.effect {
             Effect::Event {
@@ -63,6 +71,14 @@ pub async fn have_had_effect(pool: &PgPool, expected: &[Expected]) -> Result<Vec
                 redemptions.0.push(redeem_request_id.as_str());
                 redemptions.1.push(body_hash.as_slice());
                 redemptions.2.push(place);
+            }
+            Effect::Notification {
+                identity,
+                body_hash,
+            } => {
+                notifications.0.push(identity.as_str());
+                notifications.1.push(body_hash.as_slice());
+                notifications.2.push(place);
             }
             Effect::DeadLetter => {}
         }
@@ -88,7 +104,20 @@ pub async fn have_had_effect(pool: &PgPool, expected: &[Expected]) -> Result<Vec
     .bind(&redemptions.2)
     .fetch_all(pool)
     .await?;
-    mark(&mut had, processed.into_iter().chain(accepted));
+    let stored: Vec<(i32,)> = sqlx::query_as(
+        "SELECT place FROM unnest($1::text[], $2::bytea[], $3::int[])
+                           AS w (identity, body_hash, place)
+         JOIN notifications n USING (identity, body_hash)",
+    )
+    .bind(&notifications.0)
+    .bind(&notifications.1)
+    .bind(&notifications.2)
+    .fetch_all(pool)
+    .await?;
+    mark(
+        &mut had,
+        processed.into_iter().chain(accepted).chain(stored),
+    );
     let (places, letters): (Vec<i32>, Vec<&str>) = (0_i32..)
         .zip(expected)
         .zip(&had)

@@ -10,6 +10,7 @@ mod callbacks;
 mod chain;
 mod claims;
 mod ledger;
+mod notifications;
 mod outbox;
 mod promotions;
 mod pruning;

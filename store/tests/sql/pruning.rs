@@ -10,10 +10,11 @@ use store::{
 };
 
 const DAY: Duration = Duration::from_hours(24);
-const KEEP: Keep = Keep {
+pub const KEEP: Keep = Keep {
     published: DAY.saturating_mul(35),
     dead_letters: DAY.saturating_mul(400),
     settled_findings: DAY.saturating_mul(90),
+    read_notifications: DAY.saturating_mul(90),
 };
 
 async fn left(pool: &PgPool, sql: &'static str) -> Vec<String> {

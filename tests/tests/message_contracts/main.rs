@@ -127,10 +127,24 @@ fn contracts() -> Vec<Contract> {
             other => panic!("operation {name} has action {other:?}"),
         };
         let channel = operation["channel"]["$ref"].as_str().expect("a channel");
-        directions
-            .entry(channel.to_owned())
-            .or_default()
-            .insert(direction);
+        // Those of its messages that it names, or all.
+        let named = operation["messages"].as_array().map(|messages| {
+            let names = messages
+                .iter()
+                .map(|m| m["$ref"].as_str().expect("a message"));
+            names.map(str::to_owned).collect()
+        });
+        let all = || {
+            let described = at(channel);
+            object(&described["messages"])
+                .keys()
+                .map(|name| format!("{channel}/messages/{name}"))
+                .collect()
+        };
+        let messages: Vec<String> = named.unwrap_or_else(all);
+        for message in messages {
+            directions.entry(message).or_default().insert(direction);
+        }
     }
     let mut contracts = Vec::new();
     for (key, channel) in object(&api["channels"]) {
@@ -147,7 +161,7 @@ fn contracts() -> Vec<Contract> {
             contracts.push(Contract {
                 topic: channel["address"].as_str().expect("an address").to_owned(),
                 name: name.clone(),
-                directions: directions[&format!("#/channels/{key}")].clone(),
+                directions: directions[&format!("#/channels/{key}/messages/{name}")].clone(),
                 headers: inline("headers"),
                 payload: inline("payload"),
                 examples: message["examples"].as_array().cloned().unwrap_or_default(),

@@ -37,6 +37,10 @@ impl Engine {
             return Ok(Verdict::Ignored);
         };
         let (place, hash) = match &command {
+            Command::Notify(notification) => (
+                ("notification", notification.identity.clone()),
+                notification.body_hash(),
+            ),
             Command::Award(award) => (
                 (award.source.as_str(), award.event_id.to_string()),
                 award.body_hash(),
@@ -52,6 +56,7 @@ impl Engine {
             None => {}
         }
         let verdict = match command {
+            Command::Notify(_) => Verdict::Ignored,
             Command::Redeem(_) => Verdict::Redemption,
             Command::Award(award) => {
                 let mut points = 0;

@@ -250,6 +250,11 @@ async fn events_that_were_passed_over_are_found_and_posted() {
             customer.as_str(),
             redemption(&redeem, &customer, 50, "M1"),
         ),
+        (
+            "notifications",
+            customer.as_str(),
+            json!({ "user_id": customer, "eventType": "PROMOTION", "content": {} }),
+        ),
     ];
     pass_over(system, &messages).await;
     assert_eq!(
@@ -264,12 +269,18 @@ async fn events_that_were_passed_over_are_found_and_posted() {
     let open = outcome(&document, "events")["open"].as_u64();
     assert_eq!(
         open,
-        Some(3),
+        Some(4),
         "nothing is repaired unless asked: {document}"
     );
 
     let document = books.reconcile(&["--repair"]).await;
-    assert_eq!(outcome(&document, "events")["repaired"], 3, "{document}");
+    assert_eq!(outcome(&document, "events")["repaired"], 4, "{document}");
+    let (told,): (i64,) = sqlx::query_as("SELECT count(*) FROM notifications WHERE user_id = $1")
+        .bind(&customer)
+        .fetch_one(&system.pool)
+        .await
+        .expect("a count");
+    assert_eq!(told, 1, "the notification is stored");
     assert_eq!(system.ended(&redeem).await["status"], "SUCCESS");
     assert_eq!(system.available(&customer).await, Some(350));
     let mine = order.clone();

@@ -7,7 +7,9 @@ mod assignment;
 mod awarding;
 mod buffer;
 mod lane;
+mod notifying;
 mod redeeming;
+mod writing;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -37,6 +39,7 @@ use assignment::{Assignment, Change};
 pub use buffer::BatchBuffer;
 pub use lane::BatchLimits;
 use lane::{Flow, Lane};
+pub use notifying::Notifying;
 pub use redeeming::Redeeming;
 
 use crate::{flows::Flows, kafka::Kafka, measures, record::Record};
@@ -58,6 +61,8 @@ pub struct Intake {
     pub buffer: Arc<BatchBuffer>,
     /// Takes the requests to redeem.
     pub redeeming: Redeeming,
+    /// Takes the notifications.
+    pub notifying: Notifying,
     /// How large batches may be.
     pub limits: BatchLimits,
     /// How many award batches may be in flight over all partitions. More of them only wait for
@@ -177,10 +182,10 @@ impl Run {
         self.dispatch_line();
     }
 
-    /// Requests to redeem go at once: they must not wait behind awards that Temporal's absence
-    /// holds up. Award batches wait for their turn.
+    /// What becomes rows goes at once: it must not wait behind awards that Temporal's absence holds
+    /// up. Award batches wait for their turn.
     fn line_up(&mut self, topic: Arc<str>, partition: i32) {
-        if *topic == *topic::REDEEM_EVENTS {
+        if [topic::REDEEM_EVENTS, topic::NOTIFICATIONS].contains(&&*topic) {
             self.dispatch(&topic, partition, None);
         } else {
             self.line.push_back((topic, partition));
@@ -303,9 +308,11 @@ impl Run {
         let flows = self.intake.flows.clone();
         let buffer = Arc::clone(&self.intake.buffer);
         let redeeming = self.intake.redeeming.clone();
+        let notifying = self.intake.notifying.clone();
         let running = self.in_flight.spawn(async move {
             match place {
                 Some(_place) => awarding::award(flows, buffer, records).await,
+                None if *done.topic == *topic::NOTIFICATIONS => notifying.accept(records).await,
                 None => redeeming.accept(records).await,
             }
             done

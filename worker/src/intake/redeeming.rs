@@ -10,10 +10,8 @@ use store::{
 };
 use tokio::sync::{Notify, Semaphore};
 
+use super::writing::{self, Rows};
 use crate::{
-    award::SAME_WAY_ATTEMPTS,
-    backoff::Backoff,
-    bisection::Bisection,
     flows::{Flows, RedemptionToStart},
     measures,
     record::Record,
@@ -34,8 +32,9 @@ pub struct Redeeming {
     waiting: Arc<Semaphore>,
 }
 
+/// What became of a batch.
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     new: Vec<RedemptionToStart>,
     same: u32,
     refused: u32,
@@ -57,61 +56,23 @@ impl Redeeming {
     /// started meanwhile; when that fails, the starter finds the rows.
     pub async fn accept(self, records: Vec<Record>) {
         let now = Utc::now();
-        let mut readings: Vec<Result<RedeemRequest, Refusal>> = records
+        let readings = records
             .iter()
             .map(|record| match inbound::read(&record.as_message(), now)? {
                 Some(Command::Redeem(request)) => Ok(request),
-                Some(Command::Award(_)) | None => Err(Refusal::new(
+                Some(_) | None => Err(Refusal::new(
                     RefusalClass::UnknownEventType,
                     "only redemptions belong into this topic",
                 )),
             })
             .collect();
-        let mut backoff = Backoff::short();
-        let mut plan = Bisection::new(records.len());
-        let mut same_way = 0;
-        while let Some(part) = plan.next_part() {
-            match self
-                .write(&records[part.clone()], &readings[part.clone()])
-                .await
-            {
-                Ok(counts) => {
-                    plan.posted();
-                    same_way = 0;
-                    backoff.reset();
-                    self.done(&records[part.start].topic, counts);
-                }
-                Err(error) if is_theirs(&error, &mut same_way) => {
-                    same_way = 0;
-                    tracing::warn!(%error, ?part, "some requests to redeem were refused");
-                    if let Some(offender) = plan.refused() {
-                        let refusal = Refusal::new(RefusalClass::DataError, error.to_string());
-                        readings[offender] = Err(refusal);
-                        let one = offender..offender + 1;
-                        self.insist(&records[one.clone()], &readings[one]).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "requests to redeem are not written yet");
-                    backoff.pause().await;
-                }
-            }
-        }
+        writing::write_all(&self, &records, readings).await;
     }
+}
 
-    /// Writes what nothing but an outage can stop.
-    async fn insist(&self, records: &[Record], readings: &[Result<RedeemRequest, Refusal>]) {
-        let mut backoff = Backoff::short();
-        loop {
-            match self.write(records, readings).await {
-                Ok(counts) => return self.done(&records[0].topic, counts),
-                Err(error) => {
-                    tracing::warn!(%error, "a dead letter is not written yet");
-                    backoff.pause().await;
-                }
-            }
-        }
-    }
+impl Rows for Redeeming {
+    type Command = RedeemRequest;
+    type Counts = Counts;
 
     async fn write(
         &self,
@@ -165,7 +126,7 @@ impl Redeeming {
             self.outbox_written.notify_one();
         }
         let new = u32::try_from(counts.new.len()).unwrap_or(u32::MAX);
-        measures::redemptions_accepted(topic, new, counts.same, counts.refused);
+        measures::taken_in(topic, new, counts.same, counts.refused);
         for redemption in counts.new {
             let Ok(waiting) = Arc::clone(&self.waiting).try_acquire_owned() else {
                 // Too many wait already; the starter finds the rest.
@@ -188,43 +149,11 @@ impl Redeeming {
     }
 }
 
-/// Whether a failure is the messages' own: the database refuses the data, or neither it nor this
-/// program's schema is at fault and it has been met often enough in a row.
-fn is_theirs(error: &store::Error, same_way: &mut u32) -> bool {
-    if error.is_retryable() || error.is_schema_fault() {
-        *same_way = 0;
-        return false;
-    }
-    *same_way += 1;
-    error.is_data() || *same_way >= SAME_WAY_ATTEMPTS
-}
-
 fn to_start(request: &RedeemRequest) -> RedemptionToStart {
     RedemptionToStart {
         id: request.redeem_request_id.clone(),
         customer: request.customer_id.clone(),
         merchant: request.merchant_id.clone(),
         points: request.points,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failure_that_repeats_is_the_messages_own_and_an_outage_never_is() {
-        let strange = store::Error::Inconsistent("strange".to_owned());
-        let mut same_way = 0;
-        let verdicts = [
-            &strange,
-            &strange,
-            &store::Error::Raced,
-            &strange,
-            &strange,
-            &strange,
-        ]
-        .map(|error| is_theirs(error, &mut same_way));
-        assert_eq!(verdicts, [false, false, false, false, false, true]);
     }
 }

@@ -171,6 +171,10 @@ fn expected(record: &Record) -> Option<Expected> {
             redeem_request_id: request.redeem_request_id.to_string(),
             body_hash: request.body_hash().to_vec(),
         },
+        Ok(Some(Command::Notify(notification))) => Effect::Notification {
+            body_hash: notification.body_hash().to_vec(),
+            identity: notification.identity,
+        },
         Err(_) => Effect::DeadLetter,
     };
     let letter_id = record.letter_id();
@@ -236,6 +240,9 @@ fn found(record: &Record) -> Found {
         Some(Effect::Redemption {
             redeem_request_id, ..
         }) => format!("redemption {redeem_request_id} does not exist"),
+        Some(Effect::Notification { identity, .. }) => {
+            format!("notification {identity} is not stored")
+        }
         Some(Effect::DeadLetter) | None => "it is no event and has no dead letter".to_owned(),
     };
     let Record {
@@ -283,6 +290,13 @@ async fn make_up_for(steps: &Steps, records: Vec<Record>) {
         let accepted = steps.redeeming.clone().accept(records);
         if tokio::time::timeout(REPAIR_WITHIN, accepted).await.is_err() {
             tracing::warn!("requests to redeem could not be made up for in time");
+        }
+        return;
+    }
+    if *first.topic == *topic::NOTIFICATIONS {
+        let stored = steps.notifying.clone().accept(records);
+        if tokio::time::timeout(REPAIR_WITHIN, stored).await.is_err() {
+            tracing::warn!("notifications could not be made up for in time");
         }
         return;
     }

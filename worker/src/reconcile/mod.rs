@@ -26,7 +26,11 @@ use workflows::contract::{Compare, ComparisonOutcome, RecordReconciliation, defi
 pub use watch::watch;
 use work::{Progress, Trouble, Work};
 
-use crate::{flows::Flows, intake::Redeeming, kafka::Kafka};
+use crate::{
+    flows::Flows,
+    intake::{Notifying, Redeeming},
+    kafka::Kafka,
+};
 
 /// How often Temporal is told that a comparison is alive, and how far it has come.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
@@ -45,6 +49,8 @@ pub struct Steps {
     pub namespace: String,
     /// Takes requests to redeem in.
     pub redeeming: Redeeming,
+    /// Takes notifications in.
+    pub notifying: Notifying,
     /// The merchants' clients: apart from those of redemptions, so that questions asked here take
     /// no place from them and open none of their circuits.
     pub partners: Partners,
