@@ -5,8 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use activities::outcomes::Outcomes;
 use boot::{LiveProgramme, Settings, settings::Secret};
 use domain::MerchantId;
+use kv::Redis;
 use metrics_exporter_prometheus::PrometheusHandle;
+use ranking::{Options, Ranking};
 use store::PgPool;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -18,7 +21,6 @@ use crate::{
     limits::Limits,
     passwords::Passwords,
     readiness::Readiness,
-    redis::Redis,
     sessions::OpenSessions,
     sockets::Sockets,
 };
@@ -37,6 +39,8 @@ pub struct App {
     pub outcomes: Outcomes,
     /// Copies of accounts.
     pub cache: Cache,
+    /// Who has earned most.
+    pub ranking: Ranking,
     /// How much is taken from one client, and at once.
     pub limits: Limits,
     /// Checks tokens.
@@ -88,8 +92,9 @@ impl App {
             .iter()
             .map(|(id, merchant)| (id.clone(), merchant.signing_key.clone()))
             .collect();
-        let redis = Redis::of(&settings.redis)?;
+        let redis = boot::redis::connect(&settings.redis)?;
         let cache = Cache::new(&settings.cache, pool.clone(), redis.clone());
+        let ranking = ranking(&settings, &pool, redis.as_ref());
         let limits = Limits::new(&settings.limits, redis);
         let sockets = Sockets::new(&settings.sockets);
         Ok(Self {
@@ -97,6 +102,7 @@ impl App {
             programme,
             pool,
             cache,
+            ranking,
             limits,
             flows,
             outcomes,
@@ -111,6 +117,13 @@ impl App {
             under_way: UnderWay::default(),
             signing_keys,
         })
+    }
+
+    /// Keeps what this process keeps of the ranking until told to stop: in Redis, workers do.
+    pub async fn keep_ranking(&self, stop: &CancellationToken) {
+        if self.settings.redis.url.is_none() {
+            self.ranking.keep(stop).await;
+        }
     }
 
     /// Meed as an issuer.
@@ -135,5 +148,17 @@ impl App {
         self.signing_keys
             .get(&merchant)
             .map(|key| key.expose().as_bytes())
+    }
+}
+
+fn ranking(settings: &Settings, pool: &PgPool, redis: Option<&Arc<Redis>>) -> Ranking {
+    let options = Options {
+        name: format!("api {} {}", settings.api.listen, Uuid::new_v4().simple()),
+        poll: settings.ranking.poll(),
+        max_lag: settings.ranking.max_lag(),
+    };
+    match redis {
+        Some(redis) => Ranking::in_redis(pool.clone(), Arc::clone(redis), options),
+        None => Ranking::embedded(pool.clone(), options),
     }
 }

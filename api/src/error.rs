@@ -150,6 +150,9 @@ pub enum ApiError {
     /// The ledger is out of reach, for a question about a balance.
     #[error("the ledger is out of reach: {0}")]
     LedgerUnavailable(String, Option<LastKnown>),
+    /// The ranking is being made, or lags too far behind; asking again helps.
+    #[error("the ranking is not ready")]
+    RankingNotReady,
     /// The request took too long.
     #[error("the request took too long")]
     TimedOut,
@@ -200,6 +203,16 @@ impl From<store::Error> for ApiError {
             | store::Error::Data(_)
             | store::Error::Inconsistent(_)
             | store::Error::Other(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<ranking::Error> for ApiError {
+    fn from(error: ranking::Error) -> Self {
+        match error {
+            ranking::Error::NotReady => Self::RankingNotReady,
+            ranking::Error::Away => Self::Unavailable(error.to_string()),
+            ranking::Error::Ledger(error) => error.into(),
         }
     }
 }
@@ -515,6 +528,12 @@ impl ApiError {
                 "The ledger is out of reach",
                 said("The balance cannot be read now. Try again."),
             ),
+            Self::RankingNotReady => (
+                S::SERVICE_UNAVAILABLE,
+                "RANKING_NOT_READY",
+                "The ranking is not ready",
+                said("The ranking is being made, or is not up to date. Try again."),
+            ),
             Self::TimedOut => (
                 S::SERVICE_UNAVAILABLE,
                 "TIMED_OUT",
@@ -561,6 +580,7 @@ impl ApiError {
             | Self::Unavailable(_)
             | Self::Overloaded
             | Self::KeysUnavailable
+            | Self::RankingNotReady
             | Self::TimedOut => problem.headers.push((header::RETRY_AFTER, RETRY_AFTER)),
             Self::LedgerUnavailable(_, last) => {
                 problem.headers.push((header::RETRY_AFTER, RETRY_AFTER));
@@ -675,8 +695,9 @@ impl IntoResponse for Problem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let problem = self.problem();
-        // Shedding costs next to nothing, its log lines included; a counter tells of it.
-        if problem.status.is_server_error() && !matches!(self, Self::Overloaded) {
+        // Shedding costs next to nothing, its log lines included; counters tell of it.
+        let is_told_by_metrics = matches!(self, Self::Overloaded | Self::RankingNotReady);
+        if problem.status.is_server_error() && !is_told_by_metrics {
             tracing::error!(error = %self, "request failed");
         } else {
             tracing::debug!(error = %self, "request refused");

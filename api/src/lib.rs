@@ -19,7 +19,6 @@ pub mod paging;
 pub mod parameters;
 pub mod passwords;
 pub mod readiness;
-pub mod redis;
 pub mod routes;
 pub mod serve;
 pub mod sessions;

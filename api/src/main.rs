@@ -46,6 +46,7 @@ async fn serve() -> anyhow::Result<()> {
             "too few file descriptors for sockets.max_open; raise the limit (ulimit -n)"
         );
     }
+    ranking::measures::describe();
     let listener = boot::listen::bind("api.listen (MEED_API_LISTEN)", settings.api.listen).await?;
     let grpc_listener = match settings.grpc.listen {
         Some(at) => Some(boot::listen::bind("grpc.listen (MEED_GRPC_LISTEN)", at).await?),
@@ -112,6 +113,10 @@ async fn serve() -> anyhow::Result<()> {
         let app = Arc::clone(&app);
         async move { app.sockets.follow(&app.pool).await }
     });
+    let ranking = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.keep_ranking(app.readiness.draining()).await }
+    });
     let buckets = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.limits.keep_small().await }
@@ -149,6 +154,9 @@ async fn serve() -> anyhow::Result<()> {
     copies.abort();
     sockets.abort();
     buckets.abort();
+    if let Err(error) = ranking.await {
+        tracing::warn!(%error, "the ranking did not end cleanly");
+    }
     pool.close().await;
     tasks?;
     requests?;

@@ -44,6 +44,7 @@ const EXAMPLE_PATH: &str = "/api/v1/redeem";
         (name = "loyalty", description = "A customer's own account"),
         (name = "promotions", description = "Promotions: made, assigned, claimed"),
         (name = "notifications", description = "What players are told, in lists and as it happens"),
+        (name = "ranking", description = "Who has earned most"),
         (name = "callbacks", description = "Late answers"),
         (name = "tokens", description = "Tokens for clients"),
         (name = "users", description = "The product's own users: registering, logging in, sessions"),

@@ -12,6 +12,7 @@ pub mod password;
 pub mod process;
 pub mod programme;
 pub mod redeem;
+pub mod redis;
 pub mod settings;
 pub mod shutdown;
 pub mod temporal;

@@ -9,6 +9,7 @@ mod find;
 mod keys;
 mod migrate;
 mod offsets;
+mod ranking;
 mod reconcile;
 mod rules;
 mod schedule;
@@ -60,6 +61,9 @@ enum Command {
     },
     /// Compare the books of Kafka, ledger, flows and merchants; repair what is safe, report the rest
     Reconcile(reconcile::Reconcile),
+    /// Who has earned most: how the ranking is, and making it anew
+    #[command(subcommand)]
+    Ranking(ranking::Ranking),
     /// Post an adjusting transfer, once per id
     Adjust(adjust::Adjust),
     /// What happened to a customer, and the flows that did it
@@ -140,6 +144,10 @@ enum Temporal {
         /// How often the books are compared, in seconds, where that is not in the configuration file
         #[arg(long, env = "MEED_RECONCILE_EVERY_SECONDS")]
         reconcile_every_seconds: Option<u64>,
+        /// How often the ranking is made anew, in seconds, where that is not in the configuration
+        /// file
+        #[arg(long, env = "MEED_RANKING_EVERY_SECONDS")]
+        ranking_every_seconds: Option<u64>,
     },
 }
 
@@ -204,15 +212,17 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Temporal(Temporal::Apply {
             retention_hours,
             reconcile_every_seconds,
+            ranking_every_seconds,
         }) => {
-            let reconcile_every = schedule::interval(reconcile_every_seconds);
-            temporal::apply(&addresses::temporal()?, retention_hours, reconcile_every).await
+            let intervals = schedule::Intervals::of(reconcile_every_seconds, ranking_every_seconds);
+            temporal::apply(&addresses::temporal()?, retention_hours, intervals).await
         }
         Command::Rules(Rules::Check { file }) => rules::check(&file),
         Command::Verify { expect_head, json } => {
             verify::run(&addresses::pool().await?, &expect_head, json).await
         }
         Command::Reconcile(how) => reconcile::run(how).await,
+        Command::Ranking(command) => ranking::run(command).await,
         Command::Adjust(what) => adjust::run(&addresses::pool().await?, what).await,
         Command::Find { customer, limit } => {
             let customer = CustomerId::new(customer)?;

@@ -18,18 +18,21 @@ use temporalio_common::protos::temporal::api::{
     },
 };
 
+use crate::schedule::Intervals;
+
 /// How long new things may take until they can be used.
 const USABLE_WITHIN: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// Creates or corrects the namespace, the search attributes and the schedules, and waits until they can be used.
+/// Creates or corrects the namespace, the search attributes and the schedules, and waits until they can
+/// be used.
 ///
 /// # Errors
 /// When Temporal cannot be reached or refuses.
 pub async fn apply(
     settings: &TemporalSettings,
     retention_hours: u64,
-    reconcile_every: Duration,
+    intervals: Intervals,
 ) -> Result<()> {
     let connection = boot::temporal::connection(settings, "meed").await?;
     let namespace = settings.namespace.as_str();
@@ -37,7 +40,7 @@ pub async fn apply(
     keep_namespace(&connection, namespace, retention).await?;
     let added = add_search_attributes(&connection, namespace).await?;
     wait_until_usable(&connection, namespace).await?;
-    crate::schedule::apply(&connection, namespace, reconcile_every).await?;
+    crate::schedule::apply(&connection, namespace, intervals).await?;
     println!(
         "The namespace {namespace} keeps ended flows for {retention_hours} hours and has {} search \
          attributes, {added} of them new.",
@@ -46,7 +49,12 @@ pub async fn apply(
     println!(
         "The schedule {} compares the books every {} seconds.",
         workflows::id::RECONCILE_SCHEDULE_ID,
-        reconcile_every.as_secs()
+        intervals.reconcile.as_secs()
+    );
+    println!(
+        "The schedule {} makes the ranking anew every {} seconds.",
+        workflows::id::RANKING_SCHEDULE_ID,
+        intervals.ranking.as_secs()
     );
     println!(
         "The schedule {} removes what nobody needs any more, every hour.",

@@ -24,6 +24,7 @@ pub mod outbox;
 mod posting;
 pub mod promotions;
 pub mod pruning;
+pub mod ranking;
 pub mod reconcile;
 pub mod redemptions;
 pub mod relay;
@@ -35,6 +36,7 @@ pub mod transactions;
 pub mod turn;
 pub mod users;
 pub mod verify;
+mod writers;
 
 pub use error::Error;
 pub use sqlx::{PgConnection, PgPool};

@@ -20,6 +20,8 @@ pub enum Duty {
     StartClaims = 6,
     /// Starting jobs that assign promotions.
     StartAssignments = 7,
+    /// Feeding the ranking in Redis.
+    FeedRanking = 8,
 }
 
 /// The space of this program's advisory locks: "meed" in ASCII.

@@ -11,7 +11,7 @@ const PORT_BASE: u16 = 26_000;
 /// How many ports a stack uses.
 const BLOCK_SIZE: u16 = 100;
 
-/// Longer than any test: how often the books are compared by the schedule.
+/// Longer than any test: how often schedules do their work.
 pub const YEAR_SECONDS: u32 = 365 * 24 * 3_600;
 
 /// The running components.
@@ -61,12 +61,17 @@ pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) 
         .fresh();
     let stack = shape(builder).start().expect("the components start");
     let env: HashMap<String, String> = stack.env().into_iter().collect();
-    // Reconciliation would repair what a test has broken, so it runs when a test says so.
+    // Schedules would repair what a test has broken, so they run when a test says so.
     let yearly = YEAR_SECONDS.to_string();
-    meed(
-        &env,
-        &["temporal", "apply", "--reconcile-every-seconds", &yearly],
-    );
+    let apply = [
+        "temporal",
+        "apply",
+        "--reconcile-every-seconds",
+        &yearly,
+        "--ranking-every-seconds",
+        &yearly,
+    ];
+    meed(&env, &apply);
     Components { stack, env }
 }
 

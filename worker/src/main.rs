@@ -25,6 +25,11 @@ mod prune;
     dead_code,
     reason = "the SDK's macro makes constants for callers of the activities"
 )]
+mod rebuild;
+#[expect(
+    dead_code,
+    reason = "the SDK's macro makes constants for callers of the activities"
+)]
 mod reconcile;
 mod record;
 #[expect(
@@ -50,13 +55,14 @@ use activities::{
 };
 use anyhow::{Context, anyhow};
 use boot::{LiveProgramme, Settings};
+use ranking::{Options, Ranking};
 use store::{PgPool, pruning::Keep};
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use workflows::{
-    AssignPromotion, AwardBatch, Prune, Reconcile, Relay, TierUpgrade, id,
+    AssignPromotion, AwardBatch, Prune, RebuildRanking, Reconcile, Relay, TierUpgrade, id,
     options::PARTNER_HTTP_TIMEOUT,
 };
 
@@ -98,6 +104,7 @@ async fn run() -> anyhow::Result<()> {
     boot::logging::init(settings.profile);
     let metrics = boot::metrics::install()?;
     measures::describe();
+    ranking::measures::describe();
     let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
     let listener =
         boot::listen::bind("worker.listen (MEED_WORKER_LISTEN)", settings.worker.listen).await?;
@@ -125,6 +132,7 @@ async fn run() -> anyhow::Result<()> {
         boot::database::wait(&settings.database, PROGRAM),
         boot::temporal::wait(&settings.temporal, PROGRAM)
     )?;
+    let ranking = ranking(&settings, &pool)?;
     let shared = Shared {
         kafka: Kafka {
             brokers: settings.kafka.brokers.clone(),
@@ -149,12 +157,14 @@ async fn run() -> anyhow::Result<()> {
     let mut tier = tier_worker(&shared, &runtime)?;
     let mut assign = assign_worker(&shared, &runtime)?;
     let mut reconcile = reconcile_worker(&shared, &runtime)?;
+    let mut rebuild = rebuild_worker(&shared, &runtime)?;
     let stop_workers = [
         award.shutdown_handle(),
         relay.shutdown_handle(),
         tier.shutdown_handle(),
         assign.shutdown_handle(),
         reconcile.shutdown_handle(),
+        rebuild.shutdown_handle(),
     ];
 
     let background = [
@@ -182,6 +192,7 @@ async fn run() -> anyhow::Result<()> {
                 gauges::run(&pool, &stop),
                 reconcile::watch(&pool, &stop),
                 sealer::seal(&pool, &stop),
+                keep_ranking(ranking.as_ref(), &stop),
             );
         }
     });
@@ -197,7 +208,8 @@ async fn run() -> anyhow::Result<()> {
             relay.run(),
             tier.run(),
             assign.run(),
-            reconcile.run()
+            reconcile.run(),
+            rebuild.run()
         )
         .context("a Temporal worker ended")
         .map(drop)
@@ -367,6 +379,36 @@ fn reconcile_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker
         })
         .build();
     Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+fn rebuild_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
+    let (queue, drain) = options(shared, id::RANKING_TASK_QUEUE);
+    let options = WorkerOptions::new(queue)
+        .deployment_options(boot::temporal::deployment())
+        .graceful_shutdown_period(drain)
+        .register_workflow::<RebuildRanking>()?
+        .register_activities(rebuild::Steps {
+            pool: shared.pool.clone(),
+        })
+        .build();
+    Ok(Worker::new(runtime, shared.client.clone(), options)?)
+}
+
+/// The ranking in Redis, where there is one; without Redis each api has its own.
+fn ranking(settings: &Settings, pool: &PgPool) -> anyhow::Result<Option<Ranking>> {
+    let options = Options {
+        name: "redis".to_owned(),
+        poll: settings.ranking.poll(),
+        max_lag: settings.ranking.max_lag(),
+    };
+    let redis = boot::redis::connect_patiently(&settings.redis)?;
+    Ok(redis.map(|redis| Ranking::in_redis(pool.clone(), redis, options)))
+}
+
+async fn keep_ranking(ranking: Option<&Ranking>, stop: &CancellationToken) {
+    if let Some(ranking) = ranking {
+        ranking.keep(stop).await;
+    }
 }
 
 fn partners(settings: &Settings) -> anyhow::Result<Partners> {

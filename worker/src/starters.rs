@@ -165,7 +165,7 @@ impl Starters {
             Duty::StartClaims => self.start_claims().await,
             Duty::StartAssignments => self.start_assignments().await,
             // Not those of the starters: see `sealer`.
-            Duty::SealTransfers => Ok(()),
+            Duty::SealTransfers | Duty::FeedRanking => Ok(()),
         }
     }
 

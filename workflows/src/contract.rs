@@ -794,10 +794,93 @@ impl PruneActivities {
     }
 }
 
+// -------------------------------------------------------------------------------------- ranking
+
+/// Input of a rebuild of the ranking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RankingRebuildRequest {
+    /// Who has asked for it.
+    pub asked_by: String,
+}
+
+/// How far an index of the ranking is with a rebuild, or what it has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RankingIndex {
+    /// Its name.
+    pub index: String,
+    /// Whether it has been made anew.
+    pub rebuilt: bool,
+    /// How many customers are in it, or in the one that is being made.
+    pub customers: i64,
+    /// About how many there will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<i64>,
+    /// What keeps it from its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl std::fmt::Display for RankingIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            index, customers, ..
+        } = self;
+        match (self.rebuilt, self.expected, &self.trouble) {
+            (true, _, _) => write!(f, "{index}: made anew with {customers} customers"),
+            (_, _, Some(trouble)) => write!(f, "{index}: not yet ({trouble})"),
+            (_, Some(expected), _) => {
+                write!(f, "{index}: {customers} of about {expected} customers")
+            }
+            (_, None, _) => write!(f, "{index}: not begun"),
+        }
+    }
+}
+
+/// How far a rebuild of the ranking is, as its heartbeats tell, or what it came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RankingRebuilt {
+    /// The indexes that are kept. Another one is made from the ledger when it is begun.
+    pub indexes: Vec<RankingIndex>,
+}
+
+impl std::fmt::Display for RankingRebuilt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.indexes.is_empty() {
+            return f.write_str(
+                "Nobody keeps a ranking now; it is made from the ledger when somebody does.",
+            );
+        }
+        let lines: Vec<String> = self.indexes.iter().map(RankingIndex::to_string).collect();
+        f.write_str(&lines.join("\n\n"))
+    }
+}
+
+/// Activities of a rebuild of the ranking.
+pub struct RankingActivities;
+
+#[activity_definitions]
+impl RankingActivities {
+    /// Asks for every index to be made anew; repeated, it is the same rebuild. Its number.
+    #[activity(name = "request-ranking-rebuild")]
+    pub fn request_ranking_rebuild(request: RankingRebuildRequest) -> Result<i64, ActivityError> {
+        unimplemented!()
+    }
+
+    /// Waits until every index that is kept has been made anew for this rebuild.
+    #[activity(name = "await-ranking-rebuild")]
+    pub fn await_ranking_rebuild(rebuild_id: i64) -> Result<RankingRebuilt, ActivityError> {
+        unimplemented!()
+    }
+}
+
 /// The definitions by type, for those who implement them.
 pub mod definition {
     pub use super::{
         assign_activities::*, award_activities::*, claim_activities::*, prune_activities::*,
-        reconcile_activities::*, redeem_activities::*, relay_activities::*, tier_activities::*,
+        ranking_activities::*, reconcile_activities::*, redeem_activities::*, relay_activities::*,
+        tier_activities::*,
     };
 }

@@ -20,6 +20,8 @@ pub const TIER_TASK_QUEUE: &str = "tier-upgrade";
 pub const RELAY_TASK_QUEUE: &str = "relay";
 /// The task queue of reconciliations and of pruning.
 pub const RECONCILE_TASK_QUEUE: &str = "reconcile";
+/// The task queue of rebuilds of the ranking.
+pub const RANKING_TASK_QUEUE: &str = "ranking";
 
 /// The schedule of reconciliations, as the Web UI shows it.
 pub const RECONCILE_SCHEDULE_ID: &str = "reconciliation";
@@ -32,6 +34,13 @@ pub const RECONCILE_BY_HAND_WORKFLOW_ID: &str = "reconcile/by-hand";
 pub const PRUNE_SCHEDULE_ID: &str = "pruning";
 /// What the ids of scheduled pruning begin with; the server adds the time.
 pub const PRUNE_SCHEDULED_WORKFLOW_ID: &str = "prune/scheduled";
+
+/// The schedule of rebuilds of the ranking, as the Web UI shows it.
+pub const RANKING_SCHEDULE_ID: &str = "ranking-rebuild";
+/// What the ids of scheduled rebuilds begin with; the server adds the time.
+pub const RANKING_SCHEDULED_WORKFLOW_ID: &str = "ranking/scheduled";
+/// The one rebuild that somebody asked for.
+pub const RANKING_BY_HAND_WORKFLOW_ID: &str = "ranking/by-hand";
 
 /// The one relay.
 pub const RELAY_WORKFLOW_ID: &str = "relay/outbox";

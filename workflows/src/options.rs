@@ -44,6 +44,10 @@ pub const COMPARISON_ATTEMPT: Duration = Duration::from_secs(6 * 3_600);
 pub const COMPARISON_HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a comparison is tried in one run.
 pub const COMPARISON_ATTEMPTS: u32 = 6;
+/// How long the indexes of the ranking may take to be made anew.
+pub const RANKING_REBUILD_ATTEMPT: Duration = Duration::from_secs(3_600);
+/// How often waiting for them must say that it is alive.
+pub const RANKING_REBUILD_HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// How long one attempt of removing old records may take.
 pub const PRUNING_ATTEMPT: Duration = Duration::from_secs(3_600);
@@ -177,6 +181,15 @@ pub fn pruning(summary: String) -> ActivityOptions {
                 .maximum_attempts(PRUNING_ATTEMPTS)
                 .build(),
         )
+        .build()
+}
+
+/// Waiting for the indexes of the ranking: another attempt waits on.
+pub fn ranking_rebuild(summary: String) -> ActivityOptions {
+    ActivityOptions::with_start_to_close_timeout(RANKING_REBUILD_ATTEMPT)
+        .summary(summary)
+        .heartbeat_timeout(RANKING_REBUILD_HEARTBEAT)
+        .retry_policy(backoff())
         .build()
 }
 

@@ -12,7 +12,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use temporalio_common::search_attributes::{SearchAttributeKey, SearchAttributes};
 
-use crate::contract::{MessageRange, PromotionClaim, ReconcileRequest, TierOrder};
+use crate::contract::{
+    MessageRange, PromotionClaim, RankingRebuildRequest, ReconcileRequest, TierOrder,
+};
 
 /// The merchant of a redemption.
 pub const MERCHANT: SearchAttributeKey<String> = SearchAttributeKey::keyword("MeedMerchant");
@@ -150,6 +152,14 @@ pub fn reconcile(request: &ReconcileRequest) -> String {
         Some(since) => format!("{what}, from {} on", since.format("%Y-%m-%d %H:%M:%S UTC")),
         None => format!("{what}, from where the last one ended"),
     }
+}
+
+/// One line for a rebuild of the ranking.
+pub fn rebuild_ranking(request: &RankingRebuildRequest) -> String {
+    format!(
+        "Makes the ranking anew from the ledger, for {}",
+        request.asked_by
+    )
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use axum::{
 use boot::settings::CacheSettings;
 use chrono::{DateTime, Utc};
 use domain::{CustomerId, Tier};
+use kv::Redis;
 use serde::{Deserialize, Serialize};
 use store::{
     PgPool,
@@ -35,7 +36,6 @@ use store::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::redis::Redis;
 use local::{Held, Local, Slot};
 use shared::Shared;
 

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use domain::CustomerId;
+use kv::Redis;
 use redis::Script;
 use tokio::time::Instant;
 
 use super::Account;
-use crate::redis::Redis;
 
 /// What was read longer ago is not offered: meanwhile a newer copy may have come and gone.
 const OFFERED_WITHIN: Duration = Duration::from_secs(2);

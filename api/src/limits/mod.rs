@@ -23,8 +23,9 @@ use governor::{
     clock::{Clock, DefaultClock},
     middleware::StateInformationMiddleware,
 };
+use kv::Redis;
 
-use crate::{App, address, auth, body, error::ApiError, redis::Redis, throttle};
+use crate::{App, address, auth, body, error::ApiError, throttle};
 pub use class::Class;
 pub(crate) use places::Places;
 use shared::Shared;

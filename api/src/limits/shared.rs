@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use boot::settings::ClassLimits;
+use kv::Redis;
 use redis::Script;
 use sha2::{Digest, Sha256};
 
 use super::{Class, Standing};
-use crate::redis::Redis;
 
 /// Takes one from a bucket. KEYS: the bucket. ARGV: how many it holds, and the microseconds until
 /// another one is there. Answers with what is left, or with -1 and the microseconds until there is

@@ -12,6 +12,7 @@ mod oauth;
 mod partner_callbacks;
 mod promotions;
 mod query;
+mod ranking;
 mod redeem;
 mod rewards;
 mod transactions;
@@ -71,6 +72,10 @@ fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
         .routes(routes!(notifications::read))
         .routes(routes!(notifications::read_all))
         .routes(routes!(notifications::watch))
+        .routes(routes!(ranking::top))
+        .routes(routes!(ranking::top_unversioned))
+        .routes(routes!(ranking::info))
+        .routes(routes!(ranking::info_unversioned))
         .routes(routes!(audit::list))
         .routes(routes!(callbacks::success))
         .routes(routes!(callbacks::failure))

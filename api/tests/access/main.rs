@@ -383,6 +383,13 @@ async fn asks_for_anothers(world: &World, row: &Row, ask: &Ask, others: Others, 
                 );
             }
         }
+        Others::Everybody => {
+            assert_eq!(answer.status, 200, "{what}");
+            let told = answer.body.to_string();
+            for customer in ["C1", "C2"] {
+                assert!(told.contains(&format!("{customer:?}")), "{what}: {told}");
+            }
+        }
         Others::OnlyOneself => {
             let told = answer.body.to_string();
             assert!(!told.contains("\"C1\""), "{what}: {told}");
@@ -407,7 +414,7 @@ async fn players_reach_nobody_elses_data() {
         let ask = world.ask(row).await;
         // The customer is the same however the address is written.
         let spelt = Ask {
-            uri: ask.uri.replace("/C1", "/%43%31"),
+            uri: ask.uri.replace("/C1", "/%43%31").replace("=C1", "=%43%31"),
             ..ask.clone()
         };
         for (sub, roles) in [

@@ -29,6 +29,8 @@ pub enum Others {
     Without(&'static [&'static str]),
     /// The call can only be about whoever makes it.
     OnlyOneself,
+    /// It is about everybody, and shown to whoever may make it.
+    Everybody,
 }
 
 /// A call, with a request that is right.
@@ -203,6 +205,34 @@ pub const ROWS: &[Row] = &[
         who: Who::Role(&["player"]),
         // The request of a row begins no WebSocket: api/tests/sockets tries those.
         answer: 426,
+        ..CALL
+    },
+    Row {
+        call: "GET /api/v1/top-customers",
+        who: Who::Scope(READ),
+        customer: Others::Everybody,
+        query: "?N=10",
+        ..CALL
+    },
+    Row {
+        call: "GET /top-customers",
+        who: Who::Scope(READ),
+        customer: Others::Everybody,
+        query: "?N=10",
+        ..CALL
+    },
+    Row {
+        call: "GET /api/v1/customer-info",
+        who: Who::Scope(READ),
+        customer: NOT_THIS_CUSTOMER,
+        query: "?id=C1",
+        ..CALL
+    },
+    Row {
+        call: "GET /customer-info",
+        who: Who::Scope(READ),
+        customer: NOT_THIS_CUSTOMER,
+        query: "?id=C1",
         ..CALL
     },
     Row {

@@ -27,6 +27,7 @@ use store::{
     promotions::{self, Created},
     redemptions,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     support::{self, Answer, Api, keys::Key},
@@ -165,7 +166,10 @@ impl World {
             file.display().to_string()
         );
         let unlimited = support::unlimited();
-        let mut replace = vec![("issuers = []", issuer.as_str())];
+        let mut replace = vec![
+            ("issuers = []", issuer.as_str()),
+            ("max_lag_seconds = 60", "max_lag_seconds = 86400"),
+        ];
         replace.extend(
             unlimited
                 .iter()
@@ -260,6 +264,16 @@ impl World {
         assert_eq!(ended.status, 204);
         self.logged_out = session.text("accessToken");
         self.refresh_token = self.log_in().await.text("refreshToken");
+        // The ranking is kept until it is there; then it stays as it is.
+        let app = &self.api.app;
+        let stop = CancellationToken::new();
+        let shown = async {
+            while app.ranking.top(1).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(app.keep_ranking(&stop), shown);
     }
 
     /// A promotion of C1, and a job to assign it to C2.

@@ -10,13 +10,11 @@ use std::{
 };
 
 use domain::CustomerId;
+use kv::testing::RedisServer;
 use store::{PgPool, history::Wanted, testing::TestDatabase};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    redis::Redis,
-    support::{Api, api_on, post_events, stay},
-};
+use crate::support::{Api, api_on, post_events, stay};
 
 const CUSTOMERS: usize = 3;
 /// Fewer copies than that, so that some are given up all the time.
@@ -181,7 +179,7 @@ async fn no_replica_shows_an_older_version_after_a_newer_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn with_redis_no_other_replica_does_either() {
-    let redis = Redis::new().await;
+    let redis = RedisServer::new().await;
     let database = store::testing::database().await;
     replicas_read_and_writers_write(&database, Some(&redis.url()), true, TOO_FEW, async || ())
         .await;
@@ -190,7 +188,7 @@ async fn with_redis_no_other_replica_does_either() {
 /// Redis ends in the middle and comes back empty: only slower, and each replica keeps the rule.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_redis_for_a_while_it_is_only_slower() {
-    let mut redis = Redis::new().await;
+    let mut redis = RedisServer::new().await;
     let database = store::testing::database().await;
     let url = redis.url();
     let room = "max_customers = 20";
@@ -206,7 +204,7 @@ async fn without_redis_for_a_while_it_is_only_slower() {
 /// A copy in one replica reaches the other one, also when the ledger is out of reach.
 #[tokio::test]
 async fn replicas_share_their_copies_in_redis() {
-    let redis = Redis::new().await;
+    let redis = RedisServer::new().await;
     let database = store::testing::database().await;
     let change = |text: String| {
         text.replace("fresh_ms = 250", "fresh_ms = 60000")
@@ -254,7 +252,7 @@ async fn replicas_share_their_copies_in_redis() {
 /// Whoever has waited long for the ledger does not show what others have replaced meanwhile.
 #[tokio::test]
 async fn a_slow_reader_shows_no_older_version_either() {
-    let redis = Redis::new().await;
+    let redis = RedisServer::new().await;
     let database = store::testing::database().await;
     let change = |text: String| {
         text.replace("answer_within_ms = 150", "answer_within_ms = 10000")

@@ -7,13 +7,11 @@ use axum::{
     http::{Method, Request, StatusCode},
 };
 use futures::stream;
+use kv::testing::RedisServer;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::{
-    redis::Redis,
-    support::{Answer, Api, api_on, stay},
-};
+use crate::support::{Answer, Api, api_on, stay};
 
 /// How many requests a client has at once, how many more each second, and how many may be under way.
 type Three = (u32, u32, u32);
@@ -102,7 +100,7 @@ async fn whoever_is_not_known_is_counted_by_address() {
 
 #[tokio::test]
 async fn replicas_count_together_in_redis() {
-    let redis = Redis::new().await;
+    let redis = RedisServer::new().await;
     let database = store::testing::database().await;
     // What comes back within the test is less than one request.
     let change = |text: String| {

@@ -14,7 +14,7 @@ mod loyalty;
 mod notifications;
 mod promotions;
 mod query;
-mod redis;
+mod ranking;
 mod rewards;
 mod support;
 mod transactions;

@@ -45,7 +45,7 @@ impl CacheSettings {
     }
 }
 
-/// `[redis]`: what replicas share and nothing is lost with.
+/// `[redis]`: what processes share and nothing is lost with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisSettings {

@@ -9,6 +9,7 @@ mod expand;
 mod grpc;
 mod limits;
 mod promotions;
+mod ranking;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use cache::{CacheSettings, RedisSettings};
 pub use grpc::{GrpcSettings, GrpcTls};
 pub use limits::{ClassLimits, LimitsSettings};
 pub use promotions::PromotionSettings;
+pub use ranking::RankingSettings;
 pub use sockets::SocketSettings;
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
@@ -116,6 +118,9 @@ pub struct Settings {
     /// What replicas of the API share.
     #[serde(default)]
     pub redis: RedisSettings,
+    /// Who has earned most.
+    #[serde(default)]
+    pub ranking: RankingSettings,
     /// How much is taken from one client, and at once.
     #[serde(default)]
     pub limits: LimitsSettings,

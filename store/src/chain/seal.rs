@@ -1,37 +1,21 @@
 //! Adding to the chain, up to where no transfer can appear any more.
 //!
-//! The id of a transfer is taken before its transaction commits, so a transaction that commits
-//! later may bring a lower id. What is sealed must therefore end below everything that is still
-//! under way:
-//!
-//! 1. `up_to` is read: the highest id that is committed. Ids are handed out one by one in
-//!    ascending order (the sequence has no cache), so every lower id had been taken before.
-//! 2. Who takes an id holds the lock of an INSERT on `transfers` (ROW EXCLUSIVE): PostgreSQL takes
-//!    it before it evaluates the row, and keeps it until the transaction has ended. So everybody
-//!    who took a lower id holds that lock now, or has ended. Who holds it now is written down.
-//! 3. Once none of these holds it any more, all of them have ended, and what they committed is seen
-//!    by every statement that begins afterwards: a commit becomes visible before its locks go.
-//! 4. Then the chain is continued up to `up_to`. Ids that are missing were rolled back.
-//!
-//! Waiting for locks rather than for `pg_snapshot_xmin` has two reasons: a transaction may take an
-//! id before it is given its transaction number, so numbers do not cover it; and only those count
-//! that write transfers, not whatever else is long under way in any database of the server.
+//! The highest id that is committed is read, then everybody is waited for who may still bring a
+//! lower one (`writers`). Then the chain is continued up to it; ids that are missing were rolled
+//! back.
 //!
 //! Two that seal at the same time compute the same hashes from the same rows, so one of them
 //! writes and the other changes nothing.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::time::Instant;
 
 use super::{BEGINNING, Head, Values, link};
-use crate::Error;
+use crate::{Error, writers};
 
 /// How long writers that are under way are waited for; after it the next turn begins anew.
 const WAIT_FOR_WRITERS: Duration = Duration::from_secs(10);
-/// How soon they are looked for again, at first and at most.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 /// What one turn has sealed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,31 +98,7 @@ async fn horizon(pool: &PgPool) -> Result<Option<i64>, Error> {
     let Some(up_to) = posted.filter(|posted| Some(*posted) > sealed) else {
         return Ok(None);
     };
-    // Only after `up_to` was read, and not in the same statement.
-    let mut under_way = writers(pool).await?;
-    let deadline = Instant::now() + WAIT_FOR_WRITERS;
-    let mut pause = LOOK_AGAIN.0;
-    while !under_way.is_empty() {
-        if Instant::now() >= deadline {
-            return Ok(None);
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_AGAIN.1);
-        let now = writers(pool).await?;
-        under_way.retain(|writer| now.contains(writer));
-    }
-    Ok(Some(up_to))
-}
-
-/// The transactions that may have taken the id of a transfer and not ended.
-async fn writers(pool: &PgPool) -> Result<HashSet<String>, Error> {
-    let rows: Vec<(String,)> = sqlx::query_as(
-        "SELECT virtualtransaction FROM pg_locks
-         WHERE locktype = 'relation' AND relation = 'transfers'::regclass AND granted
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND mode = 'RowExclusiveLock'",
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(|(writer,)| writer).collect())
+    // Only after `up_to` was read.
+    let ended = writers::have_ended(pool, WAIT_FOR_WRITERS).await?;
+    Ok(ended.then_some(up_to))
 }

@@ -14,6 +14,7 @@ mod notifications;
 mod outbox;
 mod promotions;
 mod pruning;
+mod ranking;
 mod reconcile;
 mod redemptions;
 mod support;

@@ -255,6 +255,11 @@ async fn while_redis_hangs_and_is_gone_everything_goes_on() {
         let worker = worker_without(None);
         await_health(&system, &[("database", true), ("temporal", true)], &worker).await;
         assert_served(&load.answers_since(began));
+        let (status, problem) = system.get("/top-customers").await;
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (503, &json!("UNAVAILABLE"))
+        );
     }
     // The api has noticed, or this has shown nothing.
     let metrics = system
@@ -264,5 +269,10 @@ async fn while_redis_hangs_and_is_gone_everything_goes_on() {
     let metrics = metrics.text().await.expect("metrics");
     assert!(metrics.contains("meed_redis_failures_total"), "{metrics}");
     system.blow("redis", Blow::Restart).await;
+    system
+        .until("the ranking is made anew", async || {
+            system.get("/top-customers").await.0 == 200
+        })
+        .await;
     load.end(&system).await;
 }

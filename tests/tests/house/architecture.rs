@@ -6,18 +6,27 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use tests::components::repository;
 
 /// The rooms that a room may know.
-const MAY_KNOW: [(&str, &[&str]); 13] = [
+const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("workflows", &["domain"]),
     ("faultpoint", &[]),
     ("store", &["domain", "faultpoint"]),
+    ("kv", &[]),
+    ("ranking", &["domain", "store", "kv"]),
     (
         "activities",
         &["domain", "workflows", "store", "faultpoint"],
     ),
     (
         "boot",
-        &["domain", "workflows", "store", "activities", "faultpoint"],
+        &[
+            "domain",
+            "workflows",
+            "store",
+            "kv",
+            "activities",
+            "faultpoint",
+        ],
     ),
     (
         "worker",
@@ -25,6 +34,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
             "domain",
             "workflows",
             "store",
+            "ranking",
             "activities",
             "boot",
             "faultpoint",
@@ -36,6 +46,8 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
             "domain",
             "workflows",
             "store",
+            "kv",
+            "ranking",
             "activities",
             "boot",
             "faultpoint",
@@ -50,7 +62,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
 ];
 
 /// Libraries that a room may not use.
-const MAY_NOT_USE: [(&str, &[&str]); 8] = [
+const MAY_NOT_USE: [(&str, &[&str]); 10] = [
     (
         "domain",
         &[
@@ -78,6 +90,21 @@ const MAY_NOT_USE: [(&str, &[&str]); 8] = [
     (
         "store",
         &[
+            "rdkafka",
+            "axum",
+            "reqwest",
+            "temporalio-sdk",
+            "temporalio-client",
+        ],
+    ),
+    (
+        "kv",
+        &["sqlx", "rdkafka", "axum", "reqwest", "temporalio-sdk"],
+    ),
+    (
+        "ranking",
+        &[
+            "sqlx",
             "rdkafka",
             "axum",
             "reqwest",

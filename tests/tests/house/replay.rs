@@ -6,7 +6,8 @@ use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
 use tests::history;
 use workflows::{
-    AssignPromotion, AwardBatch, ClaimPromotion, Prune, Reconcile, Redeem, Relay, TierUpgrade,
+    AssignPromotion, AwardBatch, ClaimPromotion, Prune, RebuildRanking, Reconcile, Redeem, Relay,
+    TierUpgrade,
 };
 
 fn replayer() -> WorkflowReplayer {
@@ -19,6 +20,8 @@ fn replayer() -> WorkflowReplayer {
         .expect("Prune registers once")
         .register_workflow::<ClaimPromotion>()
         .expect("ClaimPromotion registers once")
+        .register_workflow::<RebuildRanking>()
+        .expect("RebuildRanking registers once")
         .register_workflow::<Reconcile>()
         .expect("Reconcile registers once")
         .register_workflow::<Redeem>()
@@ -58,6 +61,7 @@ async fn every_recorded_history_replays() {
         "AwardBatch",
         "ClaimPromotion",
         "Prune",
+        "RebuildRanking",
         "Reconcile",
         "Redeem",
         "Relay",

@@ -11,6 +11,7 @@ mod outbox;
 mod promotion_flow;
 mod promotion_journeys;
 mod pruning;
+mod ranking;
 mod reconcile;
 mod redeem_flow;
 mod refused_starts;

@@ -1,35 +1,48 @@
-//! A Redis for tests.
+//! A Redis for tests: each test has its own.
 
 use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-/// A Redis of the test's own; the tests need the program `redis-server`.
-pub struct Redis {
+/// A Redis of the test's own; it ends with this. The tests need the program `redis-server`.
+pub struct RedisServer {
     port: u16,
     process: Child,
 }
 
-impl Redis {
+impl RedisServer {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    /// When it cannot be started: a test that cannot run has failed.
     pub async fn new() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
+            .and_then(|listener| listener.local_addr())
+            .expect("there is a free port")
             .port();
-        let mut redis = Self {
+        let mut server = Self {
             port,
             process: spawn(port),
         };
-        redis.answers().await;
-        redis
+        server.answers().await;
+        server
     }
 
+    /// Its address.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Starts it again, with nothing in it.
+    ///
+    /// # Panics
+    /// When it does not start.
     pub async fn start(&mut self) {
         self.process = spawn(self.port);
         self.answers().await;
@@ -43,15 +56,14 @@ impl Redis {
             {
                 return;
             }
-            assert!(
-                self.process.try_wait().unwrap().is_none(),
-                "redis-server has ended"
-            );
+            let ended = self.process.try_wait().expect("it is a child");
+            assert!(ended.is_none(), "redis-server has ended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("redis-server does not answer");
     }
 
+    /// Ends it.
     pub fn end(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -68,7 +80,7 @@ fn spawn(port: u16) -> Child {
         .expect("redis-server, which ./dev test installs")
 }
 
-impl Drop for Redis {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         self.end();
     }

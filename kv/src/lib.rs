@@ -1,5 +1,7 @@
-//! Redis, which replicas share what may be lost in. While it does not answer it is left alone for a
-//! moment, and nothing fails for it.
+//! Redis, which processes share what may be lost in. While it does not answer it is left alone for a
+//! moment, and nothing fails for it that can do without.
+
+pub mod testing;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,7 +9,6 @@ use std::{
 };
 
 use anyhow::Context;
-use boot::settings::RedisSettings;
 use redis::{
     Client, ErrorKind, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -25,34 +26,31 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// The Redis of the configuration, if it has one. Nobody connects yet.
+    /// The Redis at this address, which may take so long to answer. Nobody connects yet.
     ///
     /// # Errors
-    /// When its address cannot be read.
-    pub fn of(settings: &RedisSettings) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(url) = &settings.url else {
-            return Ok(None);
-        };
+    /// When the address cannot be read.
+    pub fn at(url: &str, answer_within: Duration) -> anyhow::Result<Arc<Self>> {
         // The error may quote the address, which may hold a password.
-        let client = Client::open(url.expose())
+        let client = Client::open(url)
             .ok()
             .context("redis.url (REDIS_URL) is not redis://[user:password@]host:port")?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(settings.answer_within()))
+            .set_response_timeout(Some(answer_within))
             .set_number_of_retries(1);
-        Ok(Some(Arc::new(Self {
+        Ok(Arc::new(Self {
             connection: client
                 .get_connection_manager_lazy(config)
                 .ok()
                 .context("no connection to Redis can be made")?,
-            answer_within: settings.answer_within(),
+            answer_within,
             left_alone_until: Mutex::default(),
-        })))
+        }))
     }
 
     /// What it answers, or nothing when it does not answer in time.
-    pub(crate) async fn ask<T>(
+    pub async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(ConnectionManager) -> Result<T, RedisError>,
     ) -> Option<T> {
