@@ -13,7 +13,10 @@ use axum::{
 use tracing::{Instrument, debug, info, info_span};
 use uuid::Uuid;
 
-use crate::error::{PROBLEM_JSON, Problem};
+use crate::{
+    error::{PROBLEM_JSON, Problem},
+    routes::page::CONTENT_SECURITY_POLICY,
+};
 
 /// The header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -123,13 +126,15 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind.starts_with("application/json"))
 }
 
-/// Nothing of an answer is to be framed, sniffed or kept; the documentation may load its own parts.
+/// Nothing of an answer is to be framed, sniffed or kept; the page and the documentation may load their own parts.
 fn with_headers(mut response: Response, request_id: &str, path: &str) -> Response {
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
-    let policy = if path.starts_with("/docs") {
+    let policy = if path == "/app" || path.starts_with("/app/") {
+        CONTENT_SECURITY_POLICY
+    } else if path.starts_with("/docs") {
         "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; \
          frame-ancestors 'none'"
     } else {

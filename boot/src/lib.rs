@@ -17,6 +17,7 @@ pub mod settings;
 pub mod shutdown;
 pub mod temporal;
 mod waiting;
+pub mod web_ui;
 
 pub use customer::customer_key;
 pub use programme::LiveProgramme;

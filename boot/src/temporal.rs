@@ -128,7 +128,9 @@ async fn check_namespace(
     client: &Client,
     settings: &TemporalSettings,
 ) -> anyhow::Result<Namespace> {
-    let TemporalSettings { address, namespace } = settings;
+    let TemporalSettings {
+        address, namespace, ..
+    } = settings;
     let request = DescribeNamespaceRequest {
         namespace: namespace.clone(),
         ..Default::default()

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use boot::{
     Settings,
     settings::{DatabaseSettings, TemporalSettings},
+    web_ui::WebUi,
 };
 use store::PgPool;
 
@@ -65,6 +66,7 @@ pub fn temporal() -> Result<TemporalSettings> {
         Some(address) => Ok(TemporalSettings {
             address,
             namespace: namespace(),
+            ui_url: None,
         }),
         None => Ok(settings("TEMPORAL_ADDRESS")?.temporal),
     }
@@ -79,6 +81,14 @@ pub fn namespace() -> String {
                 .map(|settings| settings.temporal.namespace)
         })
         .unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned())
+}
+
+/// Temporal's Web UI.
+pub fn web_ui() -> Option<WebUi> {
+    match variable("TEMPORAL_UI_URL") {
+        Some(url) => Some(WebUi::new(&url, &namespace())),
+        None => WebUi::of(&Settings::load().ok()?.temporal),
+    }
 }
 
 /// Who is at work, for the audit record.

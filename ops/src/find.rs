@@ -1,6 +1,7 @@
 //! `meed find CUSTOMER`: from a customer through the ledger to the flows.
 
 use anyhow::{Context, Result};
+use boot::web_ui::WebUi;
 use comfy_table::Table;
 use domain::CustomerId;
 use store::{PgPool, ledger, story};
@@ -15,8 +16,7 @@ pub async fn run(
     customer: &CustomerId,
     customer_key: Option<&str>,
     limit: i64,
-    web_ui: Option<&str>,
-    namespace: &str,
+    web_ui: Option<&WebUi>,
 ) -> Result<()> {
     let mut conn = pool
         .acquire()
@@ -41,11 +41,10 @@ pub async fn run(
     for entry in story::of(pool, customer, limit).await? {
         let workflow = match web_ui {
             _ if entry.workflow_id.is_empty() => "-".to_owned(),
-            Some(base) => format!(
-                "{}\n{base}/namespaces/{namespace}/workflows/{}",
-                entry.workflow_id,
-                in_address(&entry.workflow_id)
-            ),
+            Some(web_ui) => {
+                let address = web_ui.workflow(&entry.workflow_id);
+                format!("{}\n{address}", entry.workflow_id)
+            }
             None => entry.workflow_id,
         };
         table.add_row([
@@ -56,28 +55,4 @@ pub async fn run(
     }
     println!("{table}");
     Ok(())
-}
-
-/// A text as one segment of an address.
-fn in_address(text: &str) -> String {
-    text.bytes().fold(String::new(), |address, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            address + char::from(byte).encode_utf8(&mut [0])
-        } else {
-            address + &format!("%{byte:02X}")
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workflow_id_is_one_segment_of_an_address() {
-        assert_eq!(
-            in_address("award/a-b._~9/0?#% ü"),
-            "award%2Fa-b._~9%2F0%3F%23%25%20%C3%BC"
-        );
-    }
 }

@@ -227,18 +227,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Find { customer, limit } => {
             let customer = CustomerId::new(customer)?;
             let key = customer_key::of(&customer).ok();
-            let web_ui = addresses::variable("TEMPORAL_UI_URL");
-            let namespace = addresses::namespace();
+            let web_ui = addresses::web_ui();
             let pool = addresses::pool().await?;
-            find::run(
-                &pool,
-                &customer,
-                key.as_deref(),
-                limit,
-                web_ui.as_deref(),
-                &namespace,
-            )
-            .await
+            find::run(&pool, &customer, key.as_deref(), limit, web_ui.as_ref()).await
         }
         Command::Dlq(command) => dlq::run(command).await,
         Command::Clients(command) => clients::run(command).await,

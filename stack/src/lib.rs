@@ -24,6 +24,7 @@ pub mod cache;
 pub mod command;
 mod component;
 mod launch;
+mod maven;
 pub mod places;
 mod plan;
 mod ports;

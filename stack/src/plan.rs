@@ -183,8 +183,9 @@ pub struct TestStep {
     pub command: Vec<String>,
     /// The suites that it belongs to.
     pub suites: Vec<String>,
-    /// A tool that has to be there, of a version that `tools/versions.toml` names.
-    pub tool: Option<String>,
+    /// Tools that have to be there, of the versions that `tools/versions.toml` names.
+    #[serde(default)]
+    pub tools: Vec<String>,
     /// Programs that it needs.
     #[serde(default)]
     pub needs: Vec<String>,

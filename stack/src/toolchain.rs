@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::cache::{self, Cache};
 use crate::command;
+use crate::maven;
 use crate::places;
 use crate::progress::{Progress, Task};
 use crate::python;
@@ -45,6 +46,8 @@ pub enum Need {
     Openssl,
     /// A server for what replicas share.
     Redis,
+    /// A browser, with the driver that tests steer it by.
+    Chromium,
 }
 
 impl Need {
@@ -63,6 +66,7 @@ impl Need {
             "jq" => Self::Jq,
             "openssl" => Self::Openssl,
             "redis" => Self::Redis,
+            "chromium" => Self::Chromium,
             _ => bail!("nothing is known about how to install `{name}`"),
         })
     }
@@ -81,6 +85,8 @@ impl Need {
             Self::Jq => runs("jq", "--version"),
             Self::Openssl => runs("openssl", "version"),
             Self::Redis => runs("redis-server", "--version"),
+            // It is packaged with the browser that it fits, and finds it by itself.
+            Self::Chromium => runs("chromedriver", "--version"),
         }
     }
 
@@ -104,6 +110,7 @@ impl Need {
             Self::Jq => "jq".into(),
             Self::Openssl => "openssl".into(),
             Self::Redis => "Redis".into(),
+            Self::Chromium => "Chromium with its driver".into(),
         }
     }
 
@@ -126,6 +133,7 @@ impl Need {
             Self::Jq => &["jq"],
             Self::Openssl => &["openssl"],
             Self::Redis => &["redis-server"],
+            Self::Chromium => &["chromium-driver", "chromium-chromedriver"],
         }
     }
 
@@ -141,6 +149,7 @@ impl Need {
             Self::Jq => "jq",
             Self::Openssl => "openssl",
             Self::Redis => "redis",
+            Self::Chromium => "chromium chromedriver",
             Self::CCompiler | Self::Make => "(xcode-select --install)",
         }
     }
@@ -434,18 +443,25 @@ pub(crate) fn go_platform() -> Result<String> {
 
 /// What has to be installed before [`tool`] can make this one.
 pub fn needs_of_tool(name: &str) -> &'static [Need] {
-    if Versions::get().python_tools.contains_key(name) {
+    let versions = Versions::get();
+    if versions.python_tools.contains_key(name) {
         &[Need::Python]
+    } else if versions.maven_tools.contains_key(name) {
+        &[Need::Maven]
     } else {
         &[]
     }
 }
 
 /// A tool of the version that `tools/versions.toml` names, made in the cache where it is missing; returns the directory
-/// to put into `PATH`.
+/// to put into `PATH`, or that of its files where it is no program.
 pub fn tool(name: &str, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
+    let versions = Versions::get();
+    if let Some(artifact) = versions.maven_tools.get(name) {
+        return maven::tool(name, artifact, cache, progress);
+    }
     ensure(needs_of_tool(name), cache, progress)?;
-    if Versions::get().python_tools.contains_key(name) {
+    if versions.python_tools.contains_key(name) {
         python::tool(name, cache, progress)
     } else {
         cargo_tool(name, cache, progress)

@@ -43,6 +43,20 @@ pub struct Versions {
     pub cargo_tools: BTreeMap<String, String>,
     /// Python's tools by their name on its package index.
     pub python_tools: BTreeMap<String, String>,
+    /// Tools that are files in a jar.
+    pub maven_tools: BTreeMap<String, MavenArtifact>,
+}
+
+/// A jar at Maven Central.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MavenArtifact {
+    /// Its group and name, as `group:name`.
+    pub artifact: String,
+    /// Its version.
+    pub version: String,
+    /// Its checksum.
+    pub sha256: String,
 }
 
 /// PostgreSQL's part of [`Versions`].
@@ -115,11 +129,16 @@ mod tests {
 
     #[test]
     fn every_checksum_is_one() {
-        let sums = Versions::get().postgres.sha256.values().map(String::as_str);
+        let versions = Versions::get();
+        let sums = versions.postgres.sha256.values().map(String::as_str);
+        let tools = versions.maven_tools.values();
         let jars = KAFKA_SHA256SUMS
             .lines()
             .filter_map(|line| line.split_whitespace().next());
-        for sum in sums.chain(jars) {
+        for sum in sums
+            .chain(jars)
+            .chain(tools.map(|tool| tool.sha256.as_str()))
+        {
             assert_eq!(sum.len(), 64, "{sum}");
             assert!(sum.chars().all(|digit| digit.is_ascii_hexdigit()), "{sum}");
         }

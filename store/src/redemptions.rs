@@ -340,7 +340,8 @@ pub async fn begin_confirm(pool: &PgPool, id: &RedeemRequestId) -> Result<Redemp
     let row = change(
         pool,
         id,
-        "UPDATE redemptions SET state = 'CONFIRMING', updated_at = clock_timestamp()
+        "UPDATE redemptions SET state = 'CONFIRMING', confirming_at = clock_timestamp(),
+                updated_at = clock_timestamp()
          WHERE redeem_request_id = $1 AND state = 'RESERVED' AND cancel_requested_at IS NULL",
     )
     .await?;
@@ -356,7 +357,8 @@ pub async fn await_callback(pool: &PgPool, id: &RedeemRequestId) -> Result<Redem
     change(
         pool,
         id,
-        "UPDATE redemptions SET state = 'AWAITING_CALLBACK', updated_at = clock_timestamp()
+        "UPDATE redemptions SET state = 'AWAITING_CALLBACK',
+                awaiting_callback_at = clock_timestamp(), updated_at = clock_timestamp()
          WHERE redeem_request_id = $1 AND state = 'CONFIRMING'",
     )
     .await
@@ -410,7 +412,7 @@ pub async fn record_verdict(
 ) -> Result<Redemption, Error> {
     sqlx::query(
         "UPDATE redemptions SET partner_verdict = $2, partner_detail = $3,
-                updated_at = clock_timestamp()
+                partner_said_at = clock_timestamp(), updated_at = clock_timestamp()
          WHERE redeem_request_id = $1 AND state NOT IN ('SUCCESS', 'FAILED')
            AND (partner_verdict IS NULL OR ($2 = 'VOIDED' AND partner_verdict <> 'VOIDED'))",
     )
@@ -448,8 +450,9 @@ pub async fn settle(
     sqlx::query(
         "UPDATE redemptions
          SET state = 'SUCCESS', partner_verdict = 'CONFIRMED',
-             partner_detail = coalesce($2, partner_detail), points_deducted = points,
-             balance_after = $3, updated_at = clock_timestamp()
+             partner_detail = coalesce($2, partner_detail),
+             partner_said_at = coalesce(partner_said_at, clock_timestamp()),
+             points_deducted = points, balance_after = $3, updated_at = clock_timestamp()
          WHERE redeem_request_id = $1",
     )
     .bind(id.as_str())

@@ -51,12 +51,13 @@ impl Class {
     }
 
     /// The class of a route; none for what the operators' own programs ask, for documents that
-    /// never change, and for tokens of the dev profile.
+    /// never change, the page among them, and for tokens of the dev profile.
     pub fn of_route(method: &Method, route: &str) -> Option<Self> {
         let under = |prefix: &str| route.starts_with(prefix);
         let free = [
             "/health",
             "/metrics",
+            "/app",
             "/docs",
             "/openapi.json",
             "/.well-known",

@@ -9,12 +9,14 @@ mod health;
 mod loyalty;
 mod notifications;
 mod oauth;
+pub(crate) mod page;
 mod partner_callbacks;
 mod promotions;
 mod query;
 mod ranking;
 mod redeem;
 mod rewards;
+mod story;
 mod transactions;
 mod users;
 
@@ -59,6 +61,7 @@ fn described(dev: bool) -> (Router<Arc<App>>, openapi::OpenApi) {
     let routes = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(redeem::redeem))
         .routes(routes!(redeem::cancel))
+        .routes(routes!(story::read))
         .routes(routes!(rewards::read))
         .routes(routes!(query::query))
         .routes(routes!(events::send))
@@ -130,6 +133,7 @@ pub fn router(app: Arc<App>) -> Router {
         );
     let routes = routes
         .merge(documentation)
+        .merge(page::routes())
         .fallback(async || ApiError::NotFound(Thing::Route))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), limit));

@@ -431,7 +431,8 @@ pub(super) async fn read(
         .unwrap_or(Err(ApiError::TimedOut))
 }
 
-fn may_see(identity: &Identity, row: &Redemption) -> bool {
+/// Whether a redemption is within reach: its merchant and its customer are.
+pub(super) fn may_see(identity: &Identity, row: &Redemption) -> bool {
     identity.reaches_merchant(&row.merchant_id) && identity.reaches_customer(&row.customer_id)
 }
 

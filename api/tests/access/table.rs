@@ -120,6 +120,14 @@ pub const ROWS: &[Row] = &[
         ..CALL
     },
     Row {
+        call: "GET /api/v1/redeem/{redeemRequestId}/story",
+        who: Who::Role(&["staff", "admin"]),
+        customer: Others::Refused(403, "INSUFFICIENT_ROLE"),
+        merchant: NO_SUCH_REDEMPTION,
+        parameters: &[("redeemRequestId", "R1")],
+        ..CALL
+    },
+    Row {
         call: "GET /api/v1/rewards/{customerId}",
         who: Who::Scope(READ),
         customer: NOT_THIS_CUSTOMER,

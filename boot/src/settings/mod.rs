@@ -182,6 +182,9 @@ pub struct TemporalSettings {
     /// The namespace of every flow.
     #[serde(deserialize_with = "value::text")]
     pub namespace: String,
+    /// Where operators' browsers reach its Web UI, for links to it; empty for none.
+    #[serde(default, deserialize_with = "value::http_url_if_given")]
+    pub ui_url: Option<String>,
 }
 
 /// `[kafka]`.

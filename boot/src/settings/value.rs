@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 use domain::MerchantId;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor},
+    de::{Error, MapAccess, Visitor, value::StringDeserializer},
 };
 
 pub use domain::redemption::BUILT_IN_MERCHANT;
@@ -120,6 +120,17 @@ pub(super) fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str
         )));
     }
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// The same; an empty text is none.
+pub(super) fn http_url_if_given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    http_url(StringDeserializer::<D::Error>::new(url)).map(Some)
 }
 
 pub(super) fn is_http_url(url: &str) -> bool {

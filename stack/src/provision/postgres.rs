@@ -6,13 +6,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lzma_rust2::XzReader;
-use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use crate::cache::Cache;
 use crate::command;
+use crate::maven;
 use crate::places;
 use crate::progress::{Progress, Task};
 use crate::toolchain;
@@ -135,33 +135,8 @@ fn fetch(dir: &Path, task: &Task) -> Result<()> {
     let expected = versions.sha256.get(&platform).with_context(|| {
         format!("there is no PostgreSQL for {platform} at Maven Central; install one")
     })?;
-    let plugin = &Versions::get().toolchain.maven_dependency_plugin;
-    let mut maven = Command::new("mvn");
-    maven
-        .args([
-            "-B",
-            &format!("org.apache.maven.plugins:maven-dependency-plugin:{plugin}:copy"),
-        ])
-        .arg(format!(
-            "-Dartifact={}-{platform}:{}",
-            versions.artifact, versions.version
-        ))
-        .arg("-Dmdep.stripVersion=true")
-        .arg(format!("-DoutputDirectory={}", dir.display()))
-        .current_dir(dir);
-    command::run(task, &mut maven, None)?;
-
-    let (_, artifact) = versions
-        .artifact
-        .split_once(':')
-        .context("the artifact has no group")?;
-    let jar = dir.join(format!("{artifact}-{platform}.jar"));
-    let bytes = fs::read(&jar).with_context(|| format!("Maven did not bring {}", jar.display()))?;
-    let found = hex::encode(Sha256::digest(&bytes));
-    ensure!(
-        found == *expected,
-        "{artifact} has the checksum {found}, tools/versions.toml says {expected}"
-    );
+    let artifact = format!("{}-{platform}", versions.artifact);
+    let jar = maven::fetch(&artifact, &versions.version, expected, dir, task)?;
 
     task.line("unpacking");
     let mut archive = ZipArchive::new(File::open(&jar)?)?;

@@ -17,6 +17,7 @@ mod pruning;
 mod ranking;
 mod reconcile;
 mod redemptions;
+mod story;
 mod support;
 mod tiers;
 mod transactions;

@@ -4,10 +4,13 @@
 //! all of it is posted, then sends the redemptions and waits for their outcomes. It ends
 //! with tables and compares the ledger with a plain recomputation of the same file;
 //! where they differ it lists the first differences and exits with 1.
+//!
+//! `demo people` makes a player and somebody of the staff who can log in to the page.
 
 mod kafka;
 mod ledger;
 mod partners;
+mod people;
 mod progress;
 mod report;
 
@@ -45,6 +48,12 @@ struct Arguments {
 enum Command {
     /// Sends the file, waits for the outcome and checks it.
     Run(Run),
+    /// Makes people for the page, in the dev profile, and says how to log in.
+    People {
+        /// The API.
+        #[arg(long, env = "MEED_API_URL")]
+        api: String,
+    },
 }
 
 #[derive(Args)]
@@ -89,8 +98,11 @@ struct Delivered {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Run(run) = Arguments::parse().command;
-    match demonstrate(&run).await {
+    let done = match Arguments::parse().command {
+        Command::Run(run) => demonstrate(&run).await,
+        Command::People { api } => people::prepare(&api).await.map(|()| true),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

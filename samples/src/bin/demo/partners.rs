@@ -18,7 +18,8 @@ struct Entry {
 /// Requests that the merchants confirmed, where they let one look.
 pub(crate) type Books = Option<BTreeSet<String>>;
 
-fn client() -> anyhow::Result<Client> {
+/// An HTTP client.
+pub(crate) fn client() -> anyhow::Result<Client> {
     // An error only says that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(Client::builder().timeout(Duration::from_secs(10)).build()?)

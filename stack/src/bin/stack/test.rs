@@ -76,8 +76,8 @@ fn needs(plan: &Plan, steps: &[&TestStep]) -> Result<Vec<Need>> {
     let of_steps = steps.iter().flat_map(|step| &step.needs);
     let named = plan.needs.iter().chain(of_steps);
     let mut needs: Vec<Need> = named.map(|need| Need::named(need)).collect::<Result<_>>()?;
-    let tools = steps.iter().filter_map(|step| step.tool.as_deref());
-    needs.extend(tools.flat_map(toolchain::needs_of_tool));
+    let tools = steps.iter().flat_map(|step| &step.tools);
+    needs.extend(tools.flat_map(|tool| toolchain::needs_of_tool(tool)));
     needs.sort_unstable();
     needs.dedup();
     Ok(needs)
@@ -166,7 +166,7 @@ impl<'a> Bench<'a> {
             });
             self.components = Some(receiver);
         }
-        let names: Vec<String> = steps.iter().filter_map(|step| step.tool.clone()).collect();
+        let names: Vec<String> = steps.iter().flat_map(|step| step.tools.clone()).collect();
         let mut senders = Vec::new();
         for name in names {
             let (sender, receiver) = mpsc::channel();
@@ -182,11 +182,13 @@ impl<'a> Bench<'a> {
     }
 
     fn run(&mut self, step: &TestStep) -> Result<Outcome> {
-        if let Some(receiver) = step.tool.as_ref().and_then(|tool| self.tools.remove(tool)) {
-            let dir = receiver
-                .recv()
-                .map_err(|_| anyhow!("the tool could not be made"))??;
-            self.path.insert(0, dir);
+        for tool in &step.tools {
+            if let Some(receiver) = self.tools.remove(tool) {
+                let dir = receiver
+                    .recv()
+                    .map_err(|_| anyhow!("{tool} could not be made"))??;
+                self.path.insert(0, dir);
+            }
         }
         if step.components {
             self.start_components()?;
