@@ -41,12 +41,14 @@ export function inWords(name) {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** Says something to whoever listens to the page. */
+/** How many of the things said stay, the newest last. */
+const ANNOUNCEMENTS_KEPT = 8;
+
+/** Says something to whoever listens to the page. What is said next does not cut it off. */
 export function announce(text) {
-  const announcer = byId("announcer");
-  // The same words again are a change only when they are gone in between.
-  announcer.textContent = "";
-  requestAnimationFrame(() => { announcer.textContent = text; });
+  const place = byId("announcer");
+  place.append(element("p", {}, text));
+  while (place.children.length > ANNOUNCEMENTS_KEPT) place.firstChild.remove();
 }
 
 /** Shows what went wrong in the `.problem` of a form or card, or takes it away. */

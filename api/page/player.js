@@ -72,7 +72,7 @@ function accountOf(userId, changed, part, trouble) {
       const [loyalty, rewards] = await Promise.all([
         get("loyalty", { fresh }),
         // Of somebody to whom nothing has happened yet, one of a list is told without an error.
-        call("POST", "rewards/query", { body: [{ customerId: userId, breakdown: false }], fresh }),
+        call("POST", "rewards/query", { body: [{ customerId: userId }], fresh }),
       ]);
       // A later question may have been answered earlier.
       if (question !== asked || !part.isConnected) return shown;

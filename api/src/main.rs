@@ -124,16 +124,16 @@ async fn serve() -> anyhow::Result<()> {
     tracing::info!(address = %settings.api.listen, build = boot::temporal::BUILD_ID, "serving");
 
     // Requests under way end first; then the worker stops taking tasks and ends its steps.
-    let served = CancellationToken::new();
+    let over = CancellationToken::new();
     let requests = async {
         let ended = (&mut server).await;
         app.readiness.drain();
         app.sockets.ended(drain).await;
-        served.cancel();
+        over.cancel();
         ended.context("the server")
     };
     let tasks = async {
-        let ended = work(&runtime, &app, &flows, steps, &served).await;
+        let ended = work(&runtime, &app, &flows, steps, &over).await;
         app.readiness.set_worker(false);
         // Without its workers this process is of no use; whoever runs it starts it again.
         app.readiness.drain();
@@ -178,7 +178,7 @@ async fn work(
     app: &App,
     flows: &TemporalFlows,
     steps: Steps,
-    served: &CancellationToken,
+    over: &CancellationToken,
 ) -> anyhow::Result<()> {
     let settings = &app.settings;
     let reached = async {
@@ -189,7 +189,7 @@ async fn work(
     };
     let ((), client) = tokio::select! {
         reached = reached => reached?,
-        () = served.cancelled() => return Ok(()),
+        () = over.cancelled() => return Ok(()),
     };
     flows.reached(client.clone(), Arc::clone(settings));
     let mut redeem = worker(runtime, client.clone(), settings, steps.redeem)?;
@@ -200,8 +200,10 @@ async fn work(
     tokio::pin!(working);
     let ended = tokio::select! {
         ended = &mut working => ended,
-        () = served.cancelled() => {
-            stop.into_iter().for_each(|stop| stop());
+        () = over.cancelled() => {
+            for stop in stop {
+                stop();
+            }
             working.await
         }
     };

@@ -166,8 +166,9 @@ async fn credits_and_debits_are_posted_once_for_each_id() {
 
 #[tokio::test]
 async fn a_transaction_that_makes_no_sense_is_refused() {
+    type Change = fn(&mut AddTransactionRequest);
     let served = served(None).await;
-    let changes: [(&str, fn(&mut AddTransactionRequest)); 12] = [
+    let changes: [(&str, Change); 12] = [
         ("transaction_id", |t| t.transaction_id.clear()),
         ("transaction_id", |t| t.transaction_id = "x".repeat(129)),
         ("user_id", |t| t.user_id = " C1".to_owned()),

@@ -353,7 +353,10 @@ mod tests {
             hex(award(SourceKind::RewardEvent).body_hash()),
             "c78f7a17232c27524a9e4908013b11371e3f416878eda47dc3bf6b7ea0c478b4"
         );
-        assert_eq!(hex(notification().body_hash()), "NOTYET");
+        assert_eq!(
+            hex(notification().body_hash()),
+            "0457becf53a805dfddcb43097514374614d65487dc58b9d48479381344153102"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ const COORDINATOR_WITHIN: Duration = Duration::from_secs(20);
 struct Saved {
     group: String,
     /// When: what was told after this may not be in the ledger that is restored.
-    saved_at: DateTime<Utc>,
+    at: DateTime<Utc>,
     /// By topic and partition; nothing where nothing was committed, so that reading begins at the beginning.
     offsets: BTreeMap<String, BTreeMap<i32, Option<i64>>>,
 }
@@ -78,7 +78,7 @@ fn patiently<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
 /// # Errors
 /// When Kafka does not answer, or the file cannot be written.
 pub fn save(brokers: &str, group: &str, file: Option<&Path>) -> Result<()> {
-    let saved_at = Utc::now();
+    let at = Utc::now();
     let consumer = consumer(brokers, group)?;
     let metadata = consumer
         .fetch_metadata(None, ANSWER_WITHIN)
@@ -97,7 +97,7 @@ pub fn save(brokers: &str, group: &str, file: Option<&Path>) -> Result<()> {
         .context("Kafka does not say how far the intake is")?;
     let mut saved = Saved {
         group: group.to_owned(),
-        saved_at,
+        at,
         offsets: BTreeMap::new(),
     };
     for partition in committed.elements() {
@@ -176,7 +176,7 @@ pub fn restore(brokers: &str, group: &str, file: &Path) -> Result<()> {
         "What was told since then may name totals that the restored ledger never has. Once all has \
          been read again, this accepts what is about no points:\n  meed reconcile --accept-kind \
          CONFIRMATION_WITHOUT_EFFECT --since {} --until {} --reason \"told before the restore\"",
-        instant(saved.saved_at),
+        instant(saved.at),
         instant(Utc::now())
     );
     Ok(())
@@ -190,7 +190,7 @@ mod tests {
     fn what_is_saved_can_be_read() {
         let saved = Saved {
             group: "g".to_owned(),
-            saved_at: DateTime::UNIX_EPOCH,
+            at: DateTime::UNIX_EPOCH,
             offsets: BTreeMap::from([(
                 "orders".to_owned(),
                 BTreeMap::from([(0, Some(7)), (11, None)]),

@@ -91,12 +91,11 @@ async fn main() {
     let mut report = BTreeMap::new();
     for kind in ["embedded", "redis"] {
         eprintln!("{kind}");
-        let ranking = match kind {
-            "embedded" => Ranking::embedded(pool.clone(), options(kind)),
-            _ => {
-                let redis = Redis::at(&redis, Duration::from_secs(5)).unwrap();
-                Ranking::in_redis(pool.clone(), redis, options(kind))
-            }
+        let ranking = if kind == "embedded" {
+            Ranking::embedded(pool.clone(), options(kind))
+        } else {
+            let redis = Redis::at(&redis, Duration::from_secs(5)).unwrap();
+            Ranking::in_redis(pool.clone(), redis, options(kind))
         };
         let figures = measure(&arguments, &pool, ranking, &redis, kind, &measured).await;
         report.insert(kind, figures);
@@ -263,8 +262,8 @@ async fn measure(
     drop(measured.snapshot());
     let mut standing = Vec::with_capacity(arguments.lookups);
     let mut top = Vec::new();
-    for n in 0..arguments.lookups {
-        let number = 1 + (n as i64 * 7_919) % arguments.customers;
+    for (n, at) in (0..arguments.lookups).zip(0_i64..) {
+        let number = 1 + (at * 7_919) % arguments.customers;
         let customer = CustomerId::new(id(pool, number).await).unwrap();
         let asked = Instant::now();
         ranking.standing(&customer).await.unwrap().unwrap();

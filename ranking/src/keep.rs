@@ -75,6 +75,18 @@ fn every(period: Duration) -> tokio::time::Interval {
 impl Ranking {
     /// Keeps it until told to stop.
     pub async fn keep(&self, stop: &CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = Box::pin(self.work()) => {}
+        }
+        if matches!(self.index, Index::Embedded(_))
+            && let Err(error) = ledger::leave(&self.pool, &self.options.name).await
+        {
+            tracing::debug!(%error, "the ranking of this process stays in the list for a moment");
+        }
+    }
+
+    async fn work(&self) {
         let (feeding, making) = (Obstacle::default(), Obstacle::default());
         let feed = async {
             let mut turns = every(self.options.poll);
@@ -99,15 +111,7 @@ impl Ranking {
                 }
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            ((), (), ()) = async { tokio::join!(feed, make, tell) } => {}
-        }
-        if matches!(self.index, Index::Embedded(_))
-            && let Err(error) = ledger::leave(&self.pool, &self.options.name).await
-        {
-            tracing::debug!(%error, "the ranking of this process stays in the list for a moment");
-        }
+        let ((), (), ()) = tokio::join!(feed, make, tell);
     }
 
     /// Feeds it with everything that has been committed, if it is there and this process's turn.

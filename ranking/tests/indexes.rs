@@ -1,6 +1,11 @@
 //! Both kinds of index over a real PostgreSQL and a real Redis: the same tests for both, then what
 //! only Redis can suffer.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is missing"
+)]
+
 use std::{sync::Arc, time::Duration};
 
 use domain::CustomerId;
@@ -111,9 +116,8 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, waited).await.is_err() {
-            panic!("waited in vain until {what}");
-        }
+        let in_time = tokio::time::timeout(PATIENCE, waited).await;
+        assert!(in_time.is_ok(), "waited in vain until {what}");
     }
 
     /// Everybody, recomputed the plain way.

@@ -1,7 +1,7 @@
 //! What players are told. A player's notifications are numbered from 1, under the lock of the
 //! player's inbox, so that they become visible in the order of their numbers.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use domain::{CustomerId, Notification as New};

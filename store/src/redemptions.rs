@@ -451,7 +451,7 @@ pub async fn settle(
         "UPDATE redemptions
          SET state = 'SUCCESS', partner_verdict = 'CONFIRMED',
              partner_detail = coalesce($2, partner_detail),
-             partner_said_at = coalesce(partner_said_at, clock_timestamp()),
+             partner_said_at = coalesce(partner_said_at, statement_timestamp()),
              points_deducted = points, balance_after = $3, updated_at = clock_timestamp()
          WHERE redeem_request_id = $1",
     )

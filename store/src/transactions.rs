@@ -77,6 +77,10 @@ pub async fn book(
     let Some(account) = posting::lock(conn, customer_id).await? else {
         return Ok(Booked::NoAccount);
     };
+    // One with this id may have been posted while this one waited for the account.
+    if let Some(before) = before(conn, transaction_id, &hash).await? {
+        return Ok(before);
+    }
     let available_after = match account.after(*direction, moved) {
         Ok(available_after) => available_after,
         Err(Unbearable::NotEnough(available)) => return Ok(Booked::NotEnough(available)),

@@ -183,7 +183,7 @@ async fn run() -> anyhow::Result<()> {
     let mut intake = tokio::spawn(intake(&shared, health).run(stop_intake.clone()));
     let starters = tokio::spawn({
         let (starters, stop) = (starters(&shared), stop_intake.clone());
-        async move { starters.run(&stop).await }
+        async move { Box::pin(starters.run(&stop)).await }
     });
     let upkeep = tokio::spawn({
         let (pool, stop) = (shared.pool.clone(), stop_intake.clone());

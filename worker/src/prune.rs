@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use activities::activity_error;
 use domain::Prunable;
-use store::{
-    PgPool,
-    pruning::{self, Keep},
-};
+use store::{PgPool, pruning::Keep};
 use temporalio_common::error::ApplicationFailure;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
@@ -35,7 +32,7 @@ impl Pruning {
         ctx: ActivityContext,
         what: Prunable,
     ) -> Result<u64, ActivityError> {
-        let pruned = pruning::prune(&self.pool, what, self.keep);
+        let pruned = store::pruning::prune(&self.pool, what, self.keep);
         tokio::pin!(pruned);
         let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
         loop {

@@ -267,8 +267,8 @@ pub(super) async fn read_all(
 pub(super) struct WatchParameters {
     /// The number of the last notification that the client has; 0 for none. Everything after it is
     /// sent first. Without one the socket tells only what comes from now on.
-    #[param(minimum = 0)]
-    last_seen_id: Option<u64>,
+    #[param(minimum = 0, maximum = 4_294_967_295_u32)]
+    last_seen_id: Option<u32>,
 }
 
 /// Opens a WebSocket on which the player is told what comes, as it comes.

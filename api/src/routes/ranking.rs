@@ -134,9 +134,8 @@ pub(super) async fn top(
     _caller: Caller<RewardsRead>,
     Parameters(parameters): Parameters<TopParameters>,
 ) -> Result<Json<TopCustomers>, ApiError> {
-    let count = match parameters.n.unwrap_or(TOP_DEFAULT) {
-        count @ 1..=TOP_MAX => count,
-        _ => return Err(n_out_of_range()),
+    let count @ 1..=TOP_MAX = parameters.n.unwrap_or(TOP_DEFAULT) else {
+        return Err(n_out_of_range());
     };
     let top = app.ranking.top(count as usize).await?;
     Ok(Json(TopCustomers {

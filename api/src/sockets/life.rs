@@ -45,7 +45,7 @@ pub(crate) struct Visitor {
     /// Who it is, when that was said with the request.
     pub(crate) identity: Option<Identity>,
     /// The number of the last notification that the client has, when that was said.
-    pub(crate) last_seen: Option<u64>,
+    pub(crate) last_seen: Option<u32>,
     /// From where it comes, as it is counted.
     pub(crate) address: String,
     /// What keeps it counted.
@@ -100,7 +100,7 @@ async fn live(
     app: &App,
     socket: &mut WebSocket,
     identity: Option<Identity>,
-    last_seen: Option<u64>,
+    last_seen: Option<u32>,
     address: String,
 ) -> End {
     let entered = match identity {
@@ -135,11 +135,11 @@ struct Player {
     /// For how long the token counts.
     valid_for: Duration,
     /// The number of the last notification that the client has.
-    last_seen: Option<u64>,
+    last_seen: Option<u32>,
 }
 
 impl Player {
-    fn of(identity: Identity, last_seen: Option<u64>) -> Result<Self, End> {
+    fn of(identity: Identity, last_seen: Option<u32>) -> Result<Self, End> {
         let (session, valid_for) = (identity.session, identity.valid_for());
         let user = CustomerId::new(identity.subject).map_err(|_| {
             let why = "its subject cannot be a customer";
@@ -159,7 +159,7 @@ async fn enter(
     app: &App,
     socket: &mut WebSocket,
     address: String,
-    last_seen: Option<u64>,
+    last_seen: Option<u32>,
 ) -> Result<Player, End> {
     let Some(_place) = app.sockets.entering.take(&address) else {
         return Err(End::Refused(ApiError::Overloaded));
@@ -207,14 +207,13 @@ struct Client<'a> {
 impl Client<'_> {
     /// Says from where on the client is told. One that has seen more than there is, such as after a
     /// backup was restored, is told what comes from now on.
-    async fn begin(&mut self, last_seen: Option<u64>) -> Result<(), End> {
+    async fn begin(&mut self, last_seen: Option<u32>) -> Result<(), End> {
         let newest = {
             let _turn = self.app.sockets.reading.acquire().await;
             notifications::last_id(&self.app.pool, self.user).await
         };
         let newest = newest.map_err(|error| End::Refused(error.into()))?;
-        let last_seen = last_seen.map(|id| i64::try_from(id).unwrap_or(i64::MAX));
-        self.told = last_seen.map_or(newest, |seen| seen.min(newest));
+        self.told = last_seen.map_or(newest, |seen| i64::from(seen).min(newest));
         self.send(&Told::Ready {
             user_id: self.user.as_str(),
             last_seen_id: self.told,

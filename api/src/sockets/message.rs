@@ -14,7 +14,7 @@ pub(super) struct Authenticate {
     pub(super) token: String,
     /// The number of the last notification that the client has.
     #[serde(default)]
-    pub(super) last_seen_id: Option<u64>,
+    pub(super) last_seen_id: Option<u32>,
 }
 
 #[derive(Deserialize)]

@@ -429,7 +429,7 @@ async fn players_reach_nobody_elses_data() {
         ] {
             for ask in [&ask, &spelt] {
                 // A customer of that name may not even be.
-                if row.customer == Others::OnlyOneself && sub == "C1 " {
+                if row.who == Who::Role(&["player"]) && sub == "C1 " {
                     continue;
                 }
                 let token = claims(sub, scope, roles, None);

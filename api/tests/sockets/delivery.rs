@@ -22,10 +22,8 @@ async fn what_is_stored_is_told_to_its_player_alone_with_the_words_of_the_list()
     assert_eq!(other.ready().await, 0);
 
     let welcome = notification("C1", "1", &json!({ "title": "Welcome", "amount": 50.25 }));
-    assert_eq!(
-        store(replica.pool(), &[welcome.clone()]).await,
-        [Stored::New]
-    );
+    let once = store(replica.pool(), std::slice::from_ref(&welcome)).await;
+    assert_eq!(once, [Stored::New]);
     assert_eq!(store(replica.pool(), &[welcome]).await, [Stored::Same]);
     tell(replica.pool(), "C2", 1).await;
     for socket in [&mut with_header, &mut with_message] {
@@ -59,7 +57,7 @@ async fn a_client_that_comes_again_is_told_what_came_after_the_last_it_has() {
     // Numbers that were never given, such as before a backup was restored.
     let mut ahead = replica.stranger().await;
     ahead
-        .authenticate(&replica.token("C1", "player"), Some(i64::MAX))
+        .authenticate(&replica.token("C1", "player"), Some(i64::from(u32::MAX)))
         .await;
     assert_eq!(ahead.ready().await, 120);
     tell(replica.pool(), "C1", 1).await;
@@ -106,8 +104,10 @@ async fn whoever_comes_and_goes_misses_nothing_and_is_told_nothing_twice() {
     const WRITERS: usize = 6;
     const EACH: usize = 40;
     const CLIENTS: usize = 8;
-    let first = Replica::new(&[]).await;
-    let second = Replica::on(first.api.database.clone(), &[]).await;
+    // However late the end of a socket is seen.
+    let many = [("max_per_user = 10", "max_per_user = 1000")];
+    let first = Replica::new(&many).await;
+    let second = Replica::on(first.api.database.clone(), &many).await;
     let replicas = Arc::new([first, second]);
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {

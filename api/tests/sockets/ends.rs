@@ -1,7 +1,5 @@
 //! Who is not let in, and how sockets end.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -257,7 +255,7 @@ async fn a_client_that_answers_no_ping_is_dropped_and_one_that_does_stays() {
     // It reads all that comes, and says nothing.
     let mut dead = raw(&replica).await;
     answer(&mut dead).await;
-    assert_eq!(replica.api.app.sockets.open(), 1, "its place is free");
+    replica.until_open(1).await;
     tell(replica.pool(), "C2", 1).await;
     let (_living, told) = living.await.expect("it is told");
     assert_eq!(told, [1]);
@@ -277,6 +275,7 @@ async fn a_player_has_so_many_sockets_and_a_process_too() {
     let mut third = replica.player("C1", None).await;
     third.is_closed_with(4429, "TOO_MANY_SOCKETS").await;
     drop(third);
+    replica.until_open(2).await;
     let mut other = replica.player("C2", None).await;
     other.ready().await;
     let mut another = replica.player("C3", None).await;
@@ -319,7 +318,7 @@ async fn strangers_cannot_take_all_places() {
 #[tokio::test]
 async fn a_socket_ends_with_its_token() {
     let replica = Replica::new(&[
-        ("token_ttl_seconds = 43200", "token_ttl_seconds = 2"),
+        ("token_ttl_seconds = 43200", "token_ttl_seconds = 5"),
         ("clock_skew_seconds = 30", "clock_skew_seconds = 0"),
     ])
     .await;
@@ -440,12 +439,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_nobody_else_notices() {
     }
     assert_eq!(reading.await.expect("it is told"), 1_000);
     // It ends without a word: what it has not read is in the way.
-    let ended = async {
-        while replica.api.app.sockets.open() > 1 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, ended).await.expect("it is cut off");
+    replica.until_open(1).await;
     let mut last = 0;
     while let Some(told) = slow.next().await {
         last = crate::support::numbers(&told).pop().expect("some");

@@ -71,6 +71,16 @@ impl Replica {
         &self.api.database.pool
     }
 
+    /// Waits until no more sockets than so many are open here.
+    pub async fn until_open(&self, count: usize) {
+        let fewer = async {
+            while self.api.app.sockets.open() > count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, fewer).await.expect("they end");
+    }
+
     pub fn token(&self, sub: &str, role: &str) -> String {
         let grant = Grant {
             sub: sub.to_owned(),

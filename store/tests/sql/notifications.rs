@@ -53,7 +53,6 @@ async fn numbers(pool: &PgPool, user: &str, after: i64) -> Vec<i64> {
 async fn each_is_stored_once_and_numbered_for_its_player() {
     let database = testing::database().await;
     let pool = &database.pool;
-    use Stored::{Conflict, New, Same};
     let [a, b, c] =
         [("A", "1"), ("B", "2"), ("A", "3")].map(|(user, id)| notification(user, id, r#"{"a":1}"#));
     let other = notification("A", "1", r#"{"a":2}"#);
@@ -61,9 +60,26 @@ async fn each_is_stored_once_and_numbered_for_its_player() {
     let in_other_words = notification("A", "3", r#"{ "a" : 1.0 }"#);
     let batch = [a.clone(), b, a.clone(), other.clone(), c];
     let stored = write(pool, &batch).await.unwrap();
-    assert_eq!(stored, [New, New, Same, Conflict, New]);
+    assert_eq!(
+        stored,
+        [
+            Stored::New,
+            Stored::New,
+            Stored::Same,
+            Stored::Conflict,
+            Stored::New
+        ]
+    );
     let again = write(pool, &[other, of_another, in_other_words, a]).await;
-    assert_eq!(again.unwrap(), [Conflict, Conflict, Same, Same]);
+    assert_eq!(
+        again.unwrap(),
+        [
+            Stored::Conflict,
+            Stored::Conflict,
+            Stored::Same,
+            Stored::Same
+        ]
+    );
     assert_eq!(numbers(pool, "A", 0).await, [1, 2]);
     assert_eq!(numbers(pool, "B", 0).await, [1]);
     assert_eq!(write(pool, &[]).await.unwrap(), []);

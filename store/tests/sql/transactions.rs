@@ -116,6 +116,20 @@ async fn what_cannot_be_booked_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_repetition_that_waited_for_the_first_one_is_no_refusal() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    book(pool, &transaction("T0", "A", Direction::Credit, "10")).await;
+    // It takes everything, so whoever does not know of it finds too little.
+    let all = transaction("T1", "A", Direction::Debit, "10");
+    let answers = futures::future::join_all((0..20).map(|_| book(pool, &all))).await;
+    let new = answers.iter().filter(|b| matches!(b, Booked::New(_)));
+    let same = answers.iter().filter(|b| matches!(b, Booked::Same(_)));
+    assert_eq!((new.count(), same.count()), (1, 19), "{answers:?}");
+    assert_ledger_agrees(pool).await;
+}
+
+#[tokio::test]
 async fn many_at_once_with_one_id_are_one_and_never_below_zero() {
     let db = testing::database().await;
     let pool = &db.pool;

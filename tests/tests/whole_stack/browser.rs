@@ -26,7 +26,7 @@ use tokio::{
 use uuid::Uuid;
 
 /// On the way through a page there are fewer places than this where the keyboard stops.
-const STOPS_MAX: usize = 60;
+const STOPS_MAX: usize = 150;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// A browser; it ends with this.
@@ -105,7 +105,7 @@ async fn driver() -> (Driver, String) {
 }
 
 impl Browser {
-    /// Opens one with a window of this size, in pixels.
+    /// Opens one with a screen of this size, in pixels; one that is higher than wide is a phone's.
     pub async fn open(width: u32, height: u32) -> Self {
         let (driver, address) = driver().await;
         let mut arguments = vec![
@@ -127,10 +127,18 @@ impl Browser {
             serde_json::from_value(capabilities).expect("capabilities");
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = builder.capabilities(capabilities).connect(&address);
-        Self {
+        let browser = Self {
             client: client.await.expect("a session"),
             driver,
-        }
+        };
+        // A window is never as narrow as a phone.
+        let screen = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < height
+        });
+        browser
+            .devtools("Emulation.setDeviceMetricsOverride", screen)
+            .await;
+        browser
     }
 
     async fn own(&self, name: &'static str, body: Value) -> Value {
@@ -174,7 +182,10 @@ impl Browser {
 
     /// Presses a key until this has the focus.
     pub async fn focus_by(&self, key: char, css: &str) {
-        let focused = format!("return document.activeElement.matches({});", json!(css));
+        let focused = format!(
+            "return document.activeElement?.matches({}) === true;",
+            json!(css)
+        );
         for _ in 0..STOPS_MAX {
             if self.evaluate(&focused).await == json!(true) {
                 return;

@@ -220,11 +220,11 @@ async fn taken_back_in_the_middle_it_stops_there() {
 
 /// Has the row of a player whom the third step looks at.
 async fn held(bench: &PromotionBench) -> store::Transaction {
-    let mut held = bench.pool().begin().await.unwrap();
+    let mut held = bench.pool().begin().await.expect("PostgreSQL answers");
     sqlx::query("SELECT FROM customers WHERE customer_id = 'K600' FOR UPDATE")
         .execute(&mut *held)
         .await
-        .unwrap();
+        .expect("PostgreSQL answers");
     held
 }
 
@@ -238,7 +238,7 @@ async fn is_waited_for(bench: &PromotionBench, statement: &str) -> bool {
     .bind(statement)
     .fetch_one(bench.pool())
     .await
-    .unwrap();
+    .expect("PostgreSQL answers");
     waiting
 }
 

@@ -8,7 +8,7 @@ use crate::{api_system::api_system, browser::Browser};
 async fn a_reader_of_the_documentation_authorises_and_calls() {
     let system = api_system().await;
     let customer = system.customer_with(3).await;
-    let browser = Browser::open(1280, 1600).await;
+    let browser = Browser::open(1280, 900).await;
     browser.goto(&system.url("/docs")).await;
 
     let read = "#operations-rewards-readRewards";
@@ -37,7 +37,9 @@ async fn a_reader_of_the_documentation_authorises_and_calls() {
     browser.click(".scheme-container .authorize").await;
     let field = browser.find(".auth-container #auth-bearer-value").await;
     field.send_keys(&token).await.expect("it takes text");
-    browser.click("[aria-label='Apply credentials']").await;
+    browser
+        .click(".auth-container:has(#auth-bearer-value) [aria-label='Apply credentials']")
+        .await;
     browser.says(".modal-ux-content h6", "Authorized").await;
     browser.click(".modal-ux-content .btn-done").await;
     call("200").await;

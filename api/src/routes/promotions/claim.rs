@@ -290,12 +290,13 @@ pub(in crate::routes) async fn claim(
     detached(async move {
         let _turn = turn;
         let asked = claims::ask(&mut tx, &promotion_id, &customer, Utc::now()).await?;
-        let row = match asked {
+        let (row, is_new) = match asked {
             Asked::New(row) => {
                 write_down(&mut tx, &row, &identity, &origin).await?;
-                row
+                (row, true)
             }
-            Asked::UnderWay(row) => row,
+            // Who asked first starts the flow, and a start that is lost is repeated by others.
+            Asked::UnderWay(row) => (row, false),
             Asked::NotAssigned => return Err(not_found()),
             Asked::Before => return refused(tx, &keyed, &ApiError::AlreadyClaimed).await,
             Asked::NotOpen(standing) => {
@@ -304,7 +305,10 @@ pub(in crate::routes) async fn claim(
         };
         let changes = app.outcomes.listen_to_claims();
         ledger::commit(tx, "claim").await?;
-        let reply = match start_and_wait(&app, &row, changes).await {
+        if is_new {
+            start(&app, &row);
+        }
+        let reply = match ended(&app, &row, changes).await {
             Ok(row) => reply(&row),
             // It stands in the ledger: how far it has come cannot be seen now, but it will end.
             Err(ApiError::Unavailable(error)) => {
@@ -357,13 +361,8 @@ async fn write_down(
     Ok(audit::write(tx, &change).await?)
 }
 
-/// Starts the flow and waits a little for its end; the start may take longer than that.
-async fn start_and_wait(
-    app: &Arc<App>,
-    row: &Assignment,
-    changes: Receiver<ClaimOf>,
-) -> Result<Assignment, ApiError> {
-    let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
+/// Starts the flow, without waiting for the start.
+fn start(app: &Arc<App>, row: &Assignment) {
     let starting = Arc::clone(app);
     let claim = PromotionClaim {
         promotion_id: row.promotion_id.clone(),
@@ -375,9 +374,18 @@ async fn start_and_wait(
             tracing::warn!(?claim, %error, "the start is in doubt; it is repeated");
         }
     });
+}
+
+/// Waits a little for the end of a claim; its start may take longer than that.
+async fn ended(
+    app: &Arc<App>,
+    row: &Assignment,
+    changes: Receiver<ClaimOf>,
+) -> Result<Assignment, ApiError> {
+    let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
     let of = (row.promotion_id.clone(), row.customer_id.clone());
-    let ended = |row: &Assignment| row.state != ClaimState::Claiming;
-    waiting::until(app, &of, changes, deadline, ended)
+    let has_ended = |row: &Assignment| row.state != ClaimState::Claiming;
+    waiting::until(app, &of, changes, deadline, has_ended)
         .await?
         .ok_or_else(|| ApiError::Internal("a claim has vanished".to_owned()))
 }

@@ -267,9 +267,8 @@ pub(in crate::routes) async fn create(
 /// Refuses a promotion that nobody could claim by the rules as they are.
 fn worth(app: &App, terms: &Terms) -> Result<(), ApiError> {
     let programme = app.programme.current();
-    let error = match programme.bonus(terms.amount, terms.currency) {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
+    let Err(error) = programme.bonus(terms.amount, terms.currency) else {
+        return Ok(());
     };
     let class = match error {
         BonusError::UnknownCurrency(_) => RefusalClass::UnknownCurrency,

@@ -23,7 +23,14 @@ pub(crate) async fn prepare(api: &str) -> anyhow::Result<()> {
     };
     let admin = api.token(&[("sub", "demo"), ("role", "admin")]).await?;
     api.register("register-staff", STAFF, Some(&admin)).await?;
-    api.register("register", PLAYER, None).await?;
+    // Whoever registers is given the one of this type that holds; there may be one already.
+    let welcome = json!({
+        "title": "Welcome to the programme", "description": "Fifty points to begin with.",
+        "type": "WELCOME_BONUS", "amount": "50.00",
+        "startDate": "2026-01-01", "endDate": "2100-01-01"
+    });
+    api.post("promotions", &admin, "welcome", &welcome).await?;
+    let is_new = api.register("register", PLAYER, None).await?;
     let session = api.log_in(PLAYER).await?;
     let player = session["userId"].as_str().context("a player has an id")?;
 
@@ -33,7 +40,7 @@ pub(crate) async fn prepare(api: &str) -> anyhow::Result<()> {
         "eventId": format!("demo-stay-{player}"), "eventType": "HOTEL_STAY", "customerId": player,
         "timestamp": "2026-03-14T10:00:00Z", "payload": { "nights": 12 }
     });
-    let sent = api.post("rewards/events", &client, "stay", &stay).await?;
+    let (sent, _) = api.post("rewards/events", &client, "stay", &stay).await?;
     ensure!(sent.is_success(), "the API answered {sent} to a stay");
     api.until_points(player, &client).await?;
     for merchant in ["M1", "M2", "M3"] {
@@ -43,8 +50,11 @@ pub(crate) async fn prepare(api: &str) -> anyhow::Result<()> {
             "merchantContext": { "merchantId": merchant, "orderId": format!("O-{merchant}") },
             "timestamp": "2026-03-14T12:00:00Z"
         });
-        let asked = api.post("redeem", &client, merchant, &redemption).await?;
+        let (asked, _) = api.post("redeem", &client, merchant, &redemption).await?;
         ensure!(asked.is_success(), "the API answered {asked} to {id}");
+    }
+    if is_new {
+        api.offer(&admin, player).await?;
     }
 
     println!("{PLAYER} or {STAFF}, with the password: {PASSWORD}");
@@ -76,7 +86,8 @@ impl Api<'_> {
         self.http.post(format!("{}/api/v1/{path}", self.url))
     }
 
-    async fn register(&self, path: &str, name: &str, token: Option<&str>) -> anyhow::Result<()> {
+    /// Registers somebody; false where the name is taken already.
+    async fn register(&self, path: &str, name: &str, token: Option<&str>) -> anyhow::Result<bool> {
         let mut request = self.request(&format!("auth/{path}"));
         if let Some(token) = token {
             request = request.bearer_auth(token);
@@ -88,7 +99,7 @@ impl Api<'_> {
             status.is_success() || status == StatusCode::CONFLICT,
             "the API answered {status} to the registration of {name}"
         );
-        Ok(())
+        Ok(status.is_success())
     }
 
     async fn log_in(&self, name: &str) -> anyhow::Result<Value> {
@@ -100,17 +111,39 @@ impl Api<'_> {
         Ok(answer.json().await?)
     }
 
-    /// The key follows from what is asked, so that asking again changes nothing.
+    /// Posts, and says how it was answered. The key is the same each time, so that asking again changes nothing.
     async fn post(
         &self,
         path: &str,
         token: &str,
         what: &str,
         body: &Value,
-    ) -> anyhow::Result<StatusCode> {
+    ) -> anyhow::Result<(StatusCode, Value)> {
         let request = self.request(path).bearer_auth(token);
         let request = request.header("idempotency-key", format!("demo-{what}"));
-        Ok(request.json(body).send().await?.status())
+        let answer = request.json(body).send().await?;
+        Ok((answer.status(), answer.json().await?))
+    }
+
+    /// Offers the player something beside the welcome.
+    async fn offer(&self, admin: &str, player: &str) -> anyhow::Result<()> {
+        let offer = json!({
+            "title": "Ten for the new year", "description": "For everybody who has stayed with us.",
+            "type": "SEASONAL", "amount": "10.00", "startDate": "2026-01-01", "endDate": "2100-01-01"
+        });
+        let (made, offer) = self.post("promotions", admin, "offer", &offer).await?;
+        ensure!(made.is_success(), "the API answered {made} to a promotion");
+        let assign = format!(
+            "promotions/{}/assign",
+            offer["id"].as_str().context("its id")?
+        );
+        let players = json!({ "playerIds": [player] });
+        let (assigned, _) = self.post(&assign, admin, "assign", &players).await?;
+        ensure!(
+            assigned.is_success(),
+            "the API answered {assigned} to an assignment"
+        );
+        Ok(())
     }
 
     async fn until_points(&self, player: &str, token: &str) -> anyhow::Result<()> {
