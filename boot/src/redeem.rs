@@ -12,8 +12,11 @@ use workflows::{Redeem, id, options, redeem::RedeemInput, visibility};
 
 use crate::{Settings, customer_key};
 
-/// How long a start may take. What is not known to have started is started again later.
+/// How long a start may take for which a client waits. What is not known to have started is started
+/// again later.
 const START_WITHIN: Duration = Duration::from_secs(1);
+/// The same where nobody waits: a server that is slow under load is not asked more often for it.
+const START_PATIENTLY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Starts redemptions.
 #[derive(Clone)]
@@ -76,6 +79,11 @@ impl RedeemStarter {
         points: Points,
         reuse: WorkflowIdReusePolicy,
     ) -> Result<(), WorkflowStartError> {
+        let within = if self.eager {
+            START_WITHIN
+        } else {
+            START_PATIENTLY_WITHIN
+        };
         let shown = visibility::redeem(&customer_key(&self.settings, customer), merchant, points);
         let start = WorkflowStartOptions::new(id::REDEEM_TASK_QUEUE, id::redeem(redemption))
             .task_timeout(options::REDEEM_TASK_TIMEOUT)
@@ -86,7 +94,7 @@ impl RedeemStarter {
             .search_attributes(shown.attributes)
             .rpc_options(
                 RpcOptions::builder()
-                    .timeout(START_WITHIN)
+                    .timeout(within)
                     .retry_options(RetryOptions::no_retries())
                     .build(),
             )

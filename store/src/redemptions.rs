@@ -614,8 +614,23 @@ async fn move_points(
     })
 }
 
-/// Redemptions whose flow may need to be started: QUEUED and untouched for `queued_for`, or not
-/// ended and untouched for `stale_for`. Oldest first, at most `limit`.
+/// Records that the flow of a redemption has been started, or is open, while it is QUEUED.
+///
+/// # Errors
+/// What the database reports.
+pub async fn mark_started(pool: &PgPool, id: &RedeemRequestId) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE redemptions SET started_at = clock_timestamp()
+         WHERE redeem_request_id = $1 AND state = 'QUEUED'",
+    )
+    .bind(id.as_str())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Redemptions whose flow may need to be started: QUEUED, untouched for `queued_for` and not known
+/// to have been started, or not ended and untouched for `stale_for`. Oldest first, at most `limit`.
 ///
 /// # Errors
 /// What the database reports.
@@ -628,8 +643,10 @@ pub async fn to_start(
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT * FROM redemptions
          WHERE state NOT IN ('SUCCESS', 'FAILED')
-           AND updated_at < clock_timestamp() - CASE WHEN state = 'QUEUED' THEN $1 ELSE $2 END
-                            * interval '1 second'
+           AND CASE WHEN state = 'QUEUED' AND started_at IS NULL
+               THEN updated_at < clock_timestamp() - $1 * interval '1 second'
+               ELSE greatest(updated_at, started_at) < clock_timestamp() - $2 * interval '1 second'
+               END
          ORDER BY updated_at LIMIT $3",
     )
     .bind(queued_for.as_secs_f64())

@@ -192,9 +192,8 @@ impl Starters {
         let id = &redemption.redeem_request_id;
         let started = self.flows.start_redeem_once(&to_start(&redemption)).await;
         if started.map_err(temporal)? {
-            self.open_now(id::redeem(id));
             measures::flow_started("redeem");
-            return Ok(());
+            return self.waits_rightly(id).await;
         }
         let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
         let row = store::redemptions::find(&mut conn, id).await?;
@@ -211,10 +210,15 @@ impl Starters {
             .start_redeem(&redemption)
             .await
             .map_err(temporal)?;
-        // Under load it may stay QUEUED for a while, which is no reason to start it again.
-        self.open_now(id::redeem(&redemption.id));
         measures::flow_started("redeem");
-        Ok(())
+        self.waits_rightly(&redemption.id).await
+    }
+
+    /// Remembers that a redemption's flow is open. Under load it may stay QUEUED for a while, which
+    /// is no reason to start it again, nor for the next worker.
+    async fn waits_rightly(&self, id: &RedeemRequestId) -> Result<(), Trouble> {
+        self.open_now(id::redeem(id));
+        Ok(store::redemptions::mark_started(&self.pool, id).await?)
     }
 
     /// Starts a redemption again whose flow has no open run, such as after a termination in the
@@ -222,7 +226,7 @@ impl Starters {
     async fn resume_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
         let workflow_id = id::redeem(&redemption.redeem_request_id);
         if self.is_open(&workflow_id).await? {
-            return Ok(());
+            return self.waits_rightly(&redemption.redeem_request_id).await;
         }
         tracing::warn!(workflow_id, state = %redemption.state, "a redemption had no open run");
         self.start_redemption(redemption).await

@@ -335,3 +335,23 @@ async fn a_cancellation_is_found_until_its_redemption_has_ended() {
         .unwrap();
     assert_eq!(found(Duration::ZERO, 9).await, [later]);
 }
+
+#[tokio::test]
+async fn a_redemption_that_was_started_waits_for_its_turn_until_it_is_stale() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    let id = prepared(pool, "R1", 500, 200).await;
+    let (now, later) = (Duration::ZERO, Duration::from_secs(3_600));
+    let to_start = async |queued_for, stale_for| {
+        let rows = redemptions::to_start(pool, queued_for, stale_for, 10).await;
+        rows.unwrap().len()
+    };
+    assert_eq!(to_start(now, later).await, 1, "nobody has started it");
+    redemptions::mark_started(pool, &id).await.unwrap();
+    assert_eq!(to_start(now, later).await, 0);
+    assert_eq!(to_start(later, now).await, 1, "it may have been cut off");
+    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::mark_started(pool, &id).await.unwrap();
+    assert_eq!(to_start(now, later).await, 0);
+    assert_eq!(to_start(later, now).await, 1);
+}

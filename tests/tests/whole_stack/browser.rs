@@ -253,6 +253,19 @@ impl Browser {
         .await;
     }
 
+    /// Waits until the page has said this to whoever listens to it, which nobody sees.
+    pub async fn announces(&self, text: &str) {
+        let what = format!("it says {text:?} to whoever listens");
+        self.until(&what, async || {
+            let announcer = self.client.find(Locator::Css("#announcer")).await?;
+            let said = announcer.prop("textContent").await?.unwrap_or_default();
+            said.contains(text)
+                .then_some(())
+                .ok_or(CmdError::WaitTimeout)
+        })
+        .await;
+    }
+
     /// Waits until an element says this.
     pub async fn says(&self, css: &str, text: &str) {
         let started = Instant::now();

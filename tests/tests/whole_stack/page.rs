@@ -82,7 +82,6 @@ async fn staff(system: &System) -> String {
 }
 
 #[tokio::test]
-#[ignore = "not reliable yet: what it waits for does not always come"]
 async fn somebody_registers_and_watches_points_arrive() {
     let system = api_system().await;
     let browser = open(&system, DESK).await;
@@ -106,7 +105,7 @@ async fn somebody_registers_and_watches_points_arrive() {
     browser.says("#points", "1,600").await;
     browser.says("#tier", "Gold").await;
     browser.says("#history", "Hotel stay").await;
-    browser.says("#announcer", "You are Gold now.").await;
+    browser.announces("You are Gold now.").await;
     is_for_everybody(&browser).await;
 
     // The session goes on, and nothing of it can be read by a script or seen in the address.
@@ -160,7 +159,6 @@ async fn a_password_that_is_wrong_lets_nobody_in() {
 }
 
 #[tokio::test]
-#[ignore = "not reliable yet: what it waits for does not always come"]
 async fn staff_read_a_redemptions_story_with_the_keyboard_alone() {
     let system = api_system().await;
     let customer = system.customer_with(5).await;
@@ -327,6 +325,7 @@ async fn a_player_is_welcomed_and_staff_offer_more_while_both_watch() {
         .await;
     player.says("#history", "+10").await;
     player.click("#read-all").await;
+    player.announces("All notifications are marked as read.").await;
     let unread = "return document.querySelectorAll('.unread').length";
     assert_eq!(player.evaluate(unread).await, json!(0));
     assert_eq!(player.complaints().await, [""; 0]);
