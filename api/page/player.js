@@ -227,6 +227,7 @@ export const worth = ({ amount, currency }) => (currency ? `${amount} ${currency
 /** What was told to the player, newest first, and what is being told. */
 function notificationsOf(trouble, arrived) {
   const list = byId("notifications");
+  const live = byId("live");
   let leave = () => {};
 
   const told = ({ type, content }) => ({
@@ -261,8 +262,8 @@ function notificationsOf(trouble, arrived) {
   }
 
   function say(stands) {
-    byId("live").dataset.state = stands ? "on" : "off";
-    byId("live").textContent = stands ? "Live" : "Connecting";
+    live.dataset.state = stands ? "on" : "off";
+    live.textContent = stands ? "Live" : "Connecting";
   }
 
   async function begin() {

@@ -98,20 +98,26 @@ async fn reach(settings: &TemporalSettings, program: &str) -> anyhow::Result<Con
 /// Address and namespace are Meed's; TLS, keys and metadata come from where every client of
 /// Temporal takes them.
 fn options(settings: &TemporalSettings, program: &str) -> anyhow::Result<ConnectionOptions> {
+    let address = &settings.address;
+    let target = |scheme| {
+        Url::parse(address)
+            .ok()
+            .filter(|url| url.host().is_some())
+            .or_else(|| Url::parse(&format!("{scheme}://{address}")).ok())
+            .ok_or_else(|| {
+                anyhow!(
+                    "temporal.address (TEMPORAL_ADDRESS) is {address:?}, which is not host:port"
+                )
+            })
+    };
+    // Before the client reads the same variable, whose words name no setting.
+    target("http")?;
     let (mut options, _) = ClientOptions::load_from_config(
         LoadClientConfigProfileOptions::default(),
     )
     .map_err(|error| anyhow!("TEMPORAL_* variables or temporal.toml cannot be used: {error}"))?;
-    let address = &settings.address;
     let secure = options.tls_options.is_some() || options.api_key.is_some();
-    let scheme = if secure { "https" } else { "http" };
-    options.target = Url::parse(address)
-        .ok()
-        .filter(|url| url.host().is_some())
-        .or_else(|| Url::parse(&format!("{scheme}://{address}")).ok())
-        .ok_or_else(|| {
-            anyhow!("temporal.address (TEMPORAL_ADDRESS) is {address:?}, which is not host:port")
-        })?;
+    options.target = target(if secure { "https" } else { "http" })?;
     options.identity = format!("{program}/{BUILD_ID}@{}", std::process::id());
     options.connect_timeout = Some(Duration::from_secs(2));
     Ok(options)

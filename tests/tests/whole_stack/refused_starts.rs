@@ -8,7 +8,7 @@ use tests::{
 };
 
 /// The addresses that programs listen on; the running system has its own already.
-const LISTEN: [&str; 2] = ["MEED_API_LISTEN", "MEED_WORKER_LISTEN"];
+const LISTEN: [&str; 3] = ["MEED_API_LISTEN", "MEED_GRPC_LISTEN", "MEED_WORKER_LISTEN"];
 
 /// Runs a program that must not start, and gives what it said.
 fn refused(program: &str, env: &[(&str, String)]) -> String {
