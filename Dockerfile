@@ -2,6 +2,10 @@
 # One image with every program of Meed; docker-compose.yml says which of them a container runs.
 
 FROM rust:1.95.0-bookworm AS chef
+# For librdkafka, whose TLS is OpenSSL's.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libssl-dev pkg-config \
+    && rm -rf /var/lib/apt/lists/*
 RUN cargo install --locked --version 0.1.78 cargo-chef
 WORKDIR /src
 # Release builds for the image carry no debug information: it would be most of their size.
@@ -16,14 +20,14 @@ FROM chef AS build
 COPY --from=recipe /src/recipe.json recipe.json
 RUN cargo chef cook --release --workspace --bins --recipe-path recipe.json
 COPY . .
-# Workers tell Temporal which build they are; give the commit.
+# What `--version`, metrics and workers tell of themselves; give the commit.
 ARG MEED_BUILD_ID=docker
 ENV MEED_BUILD_ID=${MEED_BUILD_ID}
 RUN cargo build --release --locked --workspace --bins
 
 FROM debian:12.12-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates \
+    && apt-get install -y --no-install-recommends ca-certificates libssl3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin meed
 COPY --from=build \

@@ -10,6 +10,7 @@ pub mod assign;
 pub mod claim;
 pub mod context;
 mod failure;
+pub mod measures;
 pub mod outcomes;
 pub mod partner;
 pub mod redeem;

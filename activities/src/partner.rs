@@ -1,7 +1,11 @@
 //! The client side of the partner protocol (`docs/partner-protocol.md`): one merchant each, with
 //! a circuit breaker and a bulkhead of its own.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use domain::{MerchantId, OrderId, Points, RedeemRequestId, redemption::BUILT_IN_MERCHANT};
@@ -10,11 +14,16 @@ use failsafe::{
     backoff::{self, Exponential},
     failure_policy::{self, ConsecutiveFailures},
 };
-use reqwest::{Method, StatusCode};
+use opentelemetry::{global, propagation::Injector};
+use reqwest::{
+    Method, StatusCode,
+    header::{HeaderMap, HeaderName},
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tracing::{debug_span, field::Empty};
 
-use crate::signature;
+use crate::{measures, signature};
 
 /// How long an open circuit stays open at first, and at most.
 const CIRCUIT_OPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -263,6 +272,22 @@ impl Partners {
         if is_built_in(id) {
             return Ok(built_in(question));
         }
+        let asked = Instant::now();
+        let answer = self.ask(id, question, path, body, attempt).await;
+        if self.merchants.contains_key(id) {
+            measures::partner_asked(id, question.as_str(), &answer, asked.elapsed());
+        }
+        answer
+    }
+
+    async fn ask(
+        &self,
+        id: &MerchantId,
+        question: Question,
+        path: &[&str],
+        body: Option<(&RedeemRequestId, Vec<u8>)>,
+        attempt: Attempt,
+    ) -> Result<Said, PartnerError> {
         let lost = |reason: String| PartnerError::Lost {
             merchant: id.clone(),
             reason,
@@ -314,10 +339,22 @@ impl Partners {
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
                 .body(bytes);
         }
-        request = request.timeout(limit);
+        let span = debug_span!(
+            "partner",
+            otel.name = format!("{} {id}", question.method()),
+            otel.kind = "client",
+            http.request.method = %question.method(),
+            http.response.status_code = Empty,
+            merchant = %id,
+            question = question.as_str(),
+        );
+        // Not within the span: a connection that is opened there keeps it for as long as it is open, and the span is
+        // sent when nobody has it any more.
+        let request = request.headers(span.in_scope(trace)).timeout(limit);
         let answer = async {
             let response = request.send().await.map_err(|e| lost(causes(&e)))?;
             let status = response.status();
+            span.record("http.response.status_code", status.as_u16());
             let body = response.bytes().await.map_err(|e| lost(causes(&e)))?;
             if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
                 return Err(PartnerError::Unavailable {
@@ -328,6 +365,8 @@ impl Partners {
             Ok(understand(question, status, &body))
         }
         .await;
+        // Its end is when it was left last.
+        drop(span.entered());
         match &answer {
             Ok(_) => merchant.circuit.on_success(),
             Err(PartnerError::Lost { .. }) if matches!(attempt, Attempt::Quick(_)) => {}
@@ -335,6 +374,25 @@ impl Partners {
         }
         answer
     }
+}
+
+/// The trace that is under way, for whoever is asked.
+fn trace() -> HeaderMap {
+    struct Carrier(HeaderMap);
+
+    impl Injector for Carrier {
+        fn set(&mut self, name: &str, value: String) {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value.try_into()) {
+                self.0.insert(name, value);
+            }
+        }
+    }
+
+    let mut carrier = Carrier(HeaderMap::new());
+    global::get_text_map_propagator(|traces| {
+        traces.inject_context(&opentelemetry::Context::current(), &mut carrier);
+    });
+    carrier.0
 }
 
 fn is_built_in(merchant: &MerchantId) -> bool {
@@ -374,6 +432,14 @@ fn causes(error: &reqwest::Error) -> String {
 }
 
 impl Question {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirm => "confirm",
+            Self::Status => "status",
+            Self::Void => "void",
+        }
+    }
+
     const fn method(self) -> Method {
         match self {
             Self::Status => Method::GET,

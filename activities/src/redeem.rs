@@ -23,7 +23,7 @@ use workflows::contract::{
 };
 
 use crate::{
-    Failure, activity_error,
+    Failure, activity_error, measures,
     outcomes::Outcomes,
     partner::{Attempt, PartnerError, Partners, Said},
 };
@@ -281,6 +281,9 @@ impl RedeemSteps {
     }
 
     fn changed(&self, row: &Redemption) -> RedemptionView {
+        if row.ended_now {
+            measures::redemption_ended(row, self.partners.knows(&row.merchant_id));
+        }
         self.outcomes.changed(&row.redeem_request_id);
         view(row)
     }

@@ -14,7 +14,7 @@ use workflows::{
     id,
 };
 
-use crate::{activity_error, context::ContextServices};
+use crate::{activity_error, context::ContextServices, measures};
 
 /// How many products a notification recommends.
 const RECOMMENDATIONS: usize = 3;
@@ -169,7 +169,7 @@ impl TierSteps {
         _ctx: ActivityContext,
         input: RecordCompletion,
     ) -> Result<(), ActivityError> {
-        tiers::close(
+        let closed_now = tiers::close(
             &self.pool,
             input.order.order_id,
             &input.order.customer_id,
@@ -179,6 +179,9 @@ impl TierSteps {
         )
         .await
         .map_err(activity_error)?;
+        if closed_now {
+            measures::tier_upgrade_ended(input.outcome);
+        }
         Ok(())
     }
 }

@@ -3,10 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use activities::outcomes::Outcomes;
-use boot::{LiveProgramme, Settings, settings::Secret};
+use boot::{LiveProgramme, Settings, metrics::Metrics, settings::Secret};
 use domain::MerchantId;
 use kv::Redis;
-use metrics_exporter_prometheus::PrometheusHandle;
 use ranking::{Options, Ranking};
 use store::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -57,8 +56,8 @@ pub struct App {
     pub sockets: Sockets,
     /// Whether this process can take requests.
     pub readiness: Readiness,
-    /// Renders the metrics, when they are collected.
-    pub metrics: Option<PrometheusHandle>,
+    /// What was measured, when it is.
+    pub metrics: Option<Arc<Metrics>>,
     /// Idempotency keys of requests under way.
     pub under_way: UnderWay,
     signing_keys: HashMap<MerchantId, Secret>,
@@ -76,7 +75,7 @@ impl App {
         pool: PgPool,
         flows: Arc<dyn Flows>,
         outcomes: Outcomes,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Arc<Metrics>>,
     ) -> anyhow::Result<Self> {
         let dev_issuer = settings
             .auth

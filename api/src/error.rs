@@ -626,6 +626,14 @@ impl Problem {
         }
     }
 
+    /// Its stable code.
+    pub fn code(&self) -> &str {
+        self.members
+            .get("code")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
     /// A problem as it was kept with an idempotency key.
     pub(crate) fn kept(status: StatusCode, members: Map<String, Value>) -> Self {
         Self {

@@ -11,6 +11,7 @@ pub mod flows;
 pub mod grpc;
 pub mod idempotency;
 pub mod limits;
+pub mod measures;
 mod notification;
 pub mod observe;
 pub mod openapi;

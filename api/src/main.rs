@@ -13,10 +13,10 @@ use anyhow::Context;
 use api::{
     App,
     flows::{Flows, TemporalFlows},
-    grpc,
+    grpc, measures,
     serve::{self, Patience},
 };
-use boot::{LiveProgramme, Settings};
+use boot::{LiveProgramme, Settings, metrics::Metrics, telemetry::Telemetry};
 use temporalio_client::Client;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,11 @@ fn main() -> ExitCode {
 
 async fn serve() -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load()?);
-    boot::logging::init(settings.profile);
-    let metrics = boot::metrics::install()?;
+    let telemetry = Telemetry::begin(PROGRAM, &settings)?;
+    let metrics = Metrics::install(PROGRAM)?;
+    measures::describe();
+    activities::measures::describe(settings.merchants.keys());
+    ranking::measures::describe();
     let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
     let descriptors = boot::descriptors::raise()?;
     let connections = u64::from(settings.sockets.max_open) + DESCRIPTORS_BESIDE_SOCKETS;
@@ -46,7 +49,6 @@ async fn serve() -> anyhow::Result<()> {
             "too few file descriptors for sockets.max_open; raise the limit (ulimit -n)"
         );
     }
-    ranking::measures::describe();
     let listener = boot::listen::bind("api.listen (MEED_API_LISTEN)", settings.api.listen).await?;
     let grpc_listener = match settings.grpc.listen {
         Some(at) => Some(boot::listen::bind("grpc.listen (MEED_GRPC_LISTEN)", at).await?),
@@ -58,6 +60,7 @@ async fn serve() -> anyhow::Result<()> {
         .transpose()?;
     let runtime = boot::temporal::runtime()?;
     let pool = boot::database::pool(&settings.database, PROGRAM)?;
+    metrics.watch(&pool);
     let outcomes = Outcomes::default();
     let steps = Steps {
         redeem: RedeemSteps {
@@ -81,7 +84,7 @@ async fn serve() -> anyhow::Result<()> {
         pool.clone(),
         Arc::clone(&flows) as Arc<dyn Flows>,
         outcomes,
-        Some(metrics),
+        Some(Arc::clone(&metrics)),
     )?);
     let drain = Duration::from_secs(settings.api.drain_seconds);
     let pause = Duration::from_secs(settings.api.drain_pause_seconds);
@@ -109,6 +112,7 @@ async fn serve() -> anyhow::Result<()> {
         let app = Arc::clone(&app);
         async move { app.cache.keep_fresh(app.readiness.draining()).await }
     });
+    let samples = tokio::spawn(async move { metrics.keep_small().await });
     let sockets = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.sockets.follow(&app.pool).await }
@@ -121,7 +125,11 @@ async fn serve() -> anyhow::Result<()> {
         let app = Arc::clone(&app);
         async move { app.limits.keep_small().await }
     });
-    tracing::info!(address = %settings.api.listen, build = boot::temporal::BUILD_ID, "serving");
+    let limits = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.limits.follow(Settings::file()).await }
+    });
+    tracing::info!(address = %settings.api.listen, build = boot::temporal::build_id(), "serving");
 
     // Requests under way end first; then the worker stops taking tasks and ends its steps.
     let over = CancellationToken::new();
@@ -154,6 +162,8 @@ async fn serve() -> anyhow::Result<()> {
     copies.abort();
     sockets.abort();
     buckets.abort();
+    samples.abort();
+    limits.abort();
     if let Err(error) = ranking.await {
         tracing::warn!(%error, "the ranking did not end cleanly");
     }
@@ -162,6 +172,7 @@ async fn serve() -> anyhow::Result<()> {
     requests?;
     services?;
     tracing::info!("ended");
+    telemetry.end().await;
     Ok(())
 }
 

@@ -10,11 +10,14 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tracing::{Instrument, debug, info, info_span};
+use opentelemetry::{global, propagation::Extractor};
+use tracing::{Instrument, Span, debug, field::Empty, info, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
 use crate::{
     error::{PROBLEM_JSON, Problem},
+    measures::{self, UnderWay},
     routes::page::CONTENT_SECURITY_POLICY,
 };
 
@@ -45,6 +48,7 @@ impl RequestId {
 /// Surrounds a request.
 pub async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let _under_way = UnderWay::begin();
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
@@ -54,41 +58,70 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "(none)".to_owned(), |route| route.as_str().to_owned());
-    let span = info_span!("request", request_id = %id.0, %method, route);
+    let span = span(&id, &method, &route, request.headers());
     let response = next.run(request).instrument(span.clone()).await;
     let response = with_document(response, &id.0, &path);
     let status = response.status();
     let elapsed = started.elapsed();
+    span.record("http.response.status_code", status.as_u16());
     span.in_scope(|| {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        if route.starts_with("/health") || route == "/metrics" {
+        if asks_how_it_does(&route) {
             debug!(status = status.as_u16(), elapsed_ms, "answered");
         } else {
             info!(status = status.as_u16(), elapsed_ms, "answered");
         }
     });
-    let labels = [
-        ("method", labelled(&method).to_owned()),
-        ("route", route),
-        ("status", status.as_u16().to_string()),
-    ];
-    metrics::counter!("meed_http_requests_total", &labels).increment(1);
-    metrics::histogram!("meed_http_request_seconds", &labels[..2]).record(elapsed.as_secs_f64());
+    measures::answered(&method, route, status, elapsed);
     with_headers(response, &id.0, &path)
 }
 
-/// The method as a label. Clients can make up methods, and each label costs memory for good.
-fn labelled(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
+fn asks_how_it_does(route: &str) -> bool {
+    route.starts_with("/health") || route == "/metrics"
+}
+
+/// The request in logs and traces, under the one who sent it. Handlers add whom it is about.
+fn span(id: &RequestId, method: &Method, route: &str, headers: &HeaderMap) -> Span {
+    if asks_how_it_does(route) {
+        // Often, and part of nothing: for logs alone.
+        return info_span!(target: "health", "request", request_id = %id.0, %method, route);
     }
+    let span = info_span!(
+        "request",
+        request_id = %id.0,
+        %method,
+        route,
+        customer_id = Empty,
+        redeem_request_id = Empty,
+        event_id = Empty,
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = route,
+        http.response.status_code = Empty,
+    );
+    let sender = global::get_text_map_propagator(|traces| traces.extract(&Carried(headers)));
+    // Fails only for a span that is not traced.
+    let _ = span.set_parent(sender);
+    span
+}
+
+/// Headers as what a trace is read from.
+struct Carried<'a>(&'a HeaderMap);
+
+impl Extractor for Carried<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+/// Says in the request's log lines and trace whom it is about.
+pub fn about(what: &'static str, id: &str) {
+    Span::current().record(what, id);
 }
 
 /// Writes the problem document of a request that was not done, also where it was refused before a
@@ -104,6 +137,7 @@ fn with_document(response: Response, request_id: &str, path: &str) -> Response {
         }
         None => return response,
     };
+    measures::problem(problem.code());
     let (mut parts, _) = response.into_parts();
     if problem.status() != parts.status && parts.status != StatusCode::METHOD_NOT_ALLOWED {
         parts.status = problem.status();

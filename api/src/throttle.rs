@@ -10,7 +10,7 @@ use store::{
     attempts::{self, Bucket, Taken},
 };
 
-use crate::error::ApiError;
+use crate::{error::ApiError, measures};
 
 /// The attempts that were taken for one request.
 #[derive(Debug)]
@@ -132,8 +132,7 @@ async fn take(pool: &PgPool, buckets: Vec<Bucket>) -> Result<Attempt, ApiError> 
     match attempts::take(pool, &buckets).await? {
         Taken::Yes => Ok(Attempt { buckets }),
         Taken::After(wait) => {
-            metrics::counter!("meed_attempts_refused_total", "bucket" => buckets[0].kind)
-                .increment(1);
+            measures::attempt_refused(buckets[0].kind);
             Err(ApiError::TooManyAttempts(wait))
         }
     }

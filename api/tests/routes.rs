@@ -137,7 +137,7 @@ async fn api_with(answer: bool) -> Api {
         // However busy the machine, the first step is waited for.
         text = text.replace("outcome_wait_ms = 300", "outcome_wait_ms = 20000");
     }
-    let settings = Arc::new(Settings::parse(Path::new("meed.toml"), &text, |_| None).unwrap());
+    let settings = Arc::new(Settings::parse(Path::new("meed.toml"), &text, |_| Ok(None)).unwrap());
     let flows = Arc::new(RememberedFlows {
         pool: database.pool.clone(),
         starts: Mutex::default(),

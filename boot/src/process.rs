@@ -2,11 +2,16 @@
 
 use std::{process::ExitCode, sync::Once};
 
-/// Runs a program. When it fails, one message on standard error says why, and the exit code is 1.
+/// Runs a program, or says its version when that is asked for. When it fails, one message on
+/// standard error says why, and the exit code is 1.
 pub fn run<F>(program: &str, main: impl FnOnce() -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    if std::env::args().nth(1).as_deref() == Some("--version") {
+        println!("{program} {}", crate::version());
+        return ExitCode::SUCCESS;
+    }
     install_crypto();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

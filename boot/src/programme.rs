@@ -3,13 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
 };
 
 use domain::{Programme, ProgrammeError};
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+use crate::watch::Watched;
 
 /// Why a rule file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +65,9 @@ impl LiveProgramme {
 
     /// Looks at the file for ever, and follows it.
     pub async fn follow(&self) {
-        let mut seen = modified(&self.path);
+        let mut file = Watched::new(self.path.clone());
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let now = modified(&self.path);
-            if now == seen {
-                continue;
-            }
-            seen = now;
+            file.changed().await;
             match self.reload() {
                 Ok(()) => {
                     tracing::info!(
@@ -100,12 +93,6 @@ fn read(path: &Path) -> Result<Programme, Unusable> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Redis, which processes share what may be lost in. While it does not answer it is left alone for a
 //! moment, and nothing fails for it that can do without.
 
+pub mod measures;
 pub mod testing;
 
 use std::{
@@ -69,7 +70,7 @@ impl Redis {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .replace(until);
-                metrics::counter!("meed_redis_failures_total").increment(1);
+                measures::redis_failed();
                 if before.is_none_or(|before| before + LEFT_ALONE_FOR < Instant::now()) {
                     tracing::warn!(%error, "Redis does not answer; this process is on its own");
                 }

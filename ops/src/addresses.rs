@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, anyhow};
 use boot::{
     Settings,
-    settings::{DatabaseSettings, TemporalSettings},
+    settings::{DatabaseSettings, KafkaSettings, TemporalSettings},
     web_ui::WebUi,
 };
 use store::PgPool;
@@ -26,7 +26,8 @@ fn settings(instead_of: &str) -> Result<Settings> {
 
 /// The database.
 pub fn database() -> Result<DatabaseSettings> {
-    let Some(url) = variable("DATABASE_URL") else {
+    let url = boot::settings::variable("DATABASE_URL").map_err(|reason| anyhow!(reason))?;
+    let Some(url) = url else {
         let mut database = settings("DATABASE_URL")?.database;
         database.statement_timeout_seconds = STATEMENT_TIMEOUT_SECONDS;
         return Ok(database);
@@ -44,12 +45,33 @@ pub async fn pool() -> Result<PgPool> {
     boot::database::connect(&database()?, "meed").await
 }
 
-/// Kafka's brokers.
-pub fn kafka() -> Result<String> {
-    match variable("KAFKA_BROKERS") {
-        Some(brokers) => Ok(brokers),
-        None => Ok(settings("KAFKA_BROKERS")?.kafka.brokers),
+/// Kafka. How it is proved there who Meed is, may stand in the file alone.
+pub fn kafka() -> Result<KafkaSettings> {
+    let Some(brokers) = variable("KAFKA_BROKERS") else {
+        return Ok(settings("KAFKA_BROKERS")?.kafka);
+    };
+    if let Ok(settings) = Settings::load() {
+        return Ok(KafkaSettings {
+            brokers,
+            ..settings.kafka
+        });
     }
+    let of = |name| boot::settings::variable(name).map_err(|reason| anyhow!(reason));
+    let mut sasl = serde_json::json!({
+        "user": of("KAFKA_SASL_USER")?.unwrap_or_default(),
+        "password": of("KAFKA_SASL_PASSWORD")?.unwrap_or_default(),
+    });
+    if let Some(mechanism) = of("KAFKA_SASL_MECHANISM")? {
+        sasl["mechanism"] = mechanism.into();
+    }
+    let kafka = serde_json::json!({
+        "brokers": brokers,
+        "ca_file": of("KAFKA_CA_FILE")?.unwrap_or_default(),
+        "cert_file": of("KAFKA_CERT_FILE")?.unwrap_or_default(),
+        "key_file": of("KAFKA_KEY_FILE")?.unwrap_or_default(),
+        "sasl": sasl,
+    });
+    serde_json::from_value(kafka).context("KAFKA_*")
 }
 
 /// The consumer group that reads events.
@@ -62,14 +84,16 @@ pub fn kafka_group() -> Result<String> {
 
 /// Temporal.
 pub fn temporal() -> Result<TemporalSettings> {
-    match variable("TEMPORAL_ADDRESS") {
-        Some(address) => Ok(TemporalSettings {
-            address,
-            namespace: namespace(),
-            ui_url: None,
-        }),
-        None => Ok(settings("TEMPORAL_ADDRESS")?.temporal),
-    }
+    let Some(address) = variable("TEMPORAL_ADDRESS") else {
+        return Ok(settings("TEMPORAL_ADDRESS")?.temporal);
+    };
+    let keys = boot::settings::variable("MEED_PAYLOAD_KEYS").map_err(|reason| anyhow!(reason))?;
+    let temporal = serde_json::json!({
+        "address": address,
+        "namespace": namespace(),
+        "payload_keys": keys.unwrap_or_default(),
+    });
+    serde_json::from_value(temporal).context("MEED_PAYLOAD_KEYS")
 }
 
 /// Temporal's namespace.

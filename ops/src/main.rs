@@ -3,9 +3,12 @@
 mod addresses;
 mod adjust;
 mod clients;
+mod codec;
+mod config;
 mod customer_key;
 mod dlq;
 mod find;
+mod kafka;
 mod keys;
 mod migrate;
 mod offsets;
@@ -13,13 +16,15 @@ mod ranking;
 mod reconcile;
 mod rules;
 mod schedule;
+mod smoke;
 mod temporal;
 mod token;
 mod topics;
 mod users;
 mod verify;
+mod versions;
 
-use std::{panic, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, panic, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use domain::CustomerId;
@@ -27,7 +32,7 @@ use domain::CustomerId;
 /// Operates Meed. Addresses come from DATABASE_URL, KAFKA_BROKERS, TEMPORAL_ADDRESS and
 /// TEMPORAL_NAMESPACE, or from the configuration file (MEED_CONFIG, ./meed.toml).
 #[derive(Parser)]
-#[command(name = "meed", version, arg_required_else_help = true)]
+#[command(name = "meed", version = boot::version(), arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -46,6 +51,12 @@ enum Command {
     /// Temporal's namespace and search attributes
     #[command(subcommand)]
     Temporal(Temporal),
+    /// What Temporal keeps encrypted
+    #[command(subcommand)]
+    Codec(CodecCommand),
+    /// The configuration
+    #[command(subcommand)]
+    Config(Config),
     /// The rules
     #[command(subcommand)]
     Rules(Rules),
@@ -66,6 +77,8 @@ enum Command {
     Ranking(ranking::Ranking),
     /// Post an adjusting transfer, once per id
     Adjust(adjust::Adjust),
+    /// Check a deployed system from end to end, as a client would use it
+    Smoke(smoke::Smoke),
     /// What happened to a customer, and the flows that did it
     Find {
         /// The customer's id
@@ -149,6 +162,14 @@ enum Temporal {
         #[arg(long, env = "MEED_RANKING_EVERY_SECONDS")]
         ranking_every_seconds: Option<u64>,
     },
+    /// Have flows that stay with their version begin on this one from now on
+    Promote {
+        /// The build: its commit
+        #[arg(long)]
+        build_id: String,
+    },
+    /// The versions that flows stay with, and which of them still have some
+    Versions,
 }
 
 #[derive(Subcommand)]
@@ -158,6 +179,34 @@ enum Keys {
         /// The file
         #[arg(long)]
         file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum CodecCommand {
+    /// Show it to the Web UI of those who may reach this
+    Serve {
+        /// Where to listen; everybody who reaches it reads everything
+        #[arg(long, default_value = "127.0.0.1:8082")]
+        listen: SocketAddr,
+        /// The Web UI's address
+        #[arg(long, env = "TEMPORAL_UI_URL")]
+        origin: String,
+    },
+    /// Print a new key for MEED_PAYLOAD_KEYS
+    Key {
+        /// Its name, such as the year
+        #[arg(long)]
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Config {
+    /// Read a configuration and the files it names; say what is in it, or everything that is wrong
+    Check {
+        /// The file, when it is not the one that MEED_CONFIG names
+        file: Option<PathBuf>,
     },
 }
 
@@ -202,10 +251,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
             grow_partitions,
         }) => topics::apply(&addresses::kafka()?, file.as_deref(), grow_partitions).await,
         Command::Offsets(which) => {
-            let (brokers, group) = (addresses::kafka()?, addresses::kafka_group()?);
+            let (kafka, group) = (addresses::kafka()?, addresses::kafka_group()?);
             tokio::task::spawn_blocking(move || match which {
-                Offsets::Save { file } => offsets::save(&brokers, &group, file.as_deref()),
-                Offsets::Restore { file } => offsets::restore(&brokers, &group, &file),
+                Offsets::Save { file } => offsets::save(&kafka, &group, file.as_deref()),
+                Offsets::Restore { file } => offsets::restore(&kafka, &group, &file),
             })
             .await?
         }
@@ -217,6 +266,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let intervals = schedule::Intervals::of(reconcile_every_seconds, ranking_every_seconds);
             temporal::apply(&addresses::temporal()?, retention_hours, intervals).await
         }
+        Command::Temporal(Temporal::Promote { build_id }) => {
+            versions::promote(&addresses::temporal()?, &build_id).await
+        }
+        Command::Temporal(Temporal::Versions) => versions::list(&addresses::temporal()?).await,
+        Command::Codec(CodecCommand::Serve { listen, origin }) => {
+            codec::serve(listen, &origin).await
+        }
+        Command::Codec(CodecCommand::Key { id }) => {
+            println!("{}", codec::new_key(&id));
+            Ok(())
+        }
+        Command::Config(Config::Check { file }) => config::check(file.as_deref()),
         Command::Rules(Rules::Check { file }) => rules::check(&file),
         Command::Verify { expect_head, json } => {
             verify::run(&addresses::pool().await?, &expect_head, json).await
@@ -224,6 +285,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Reconcile(how) => reconcile::run(how).await,
         Command::Ranking(command) => ranking::run(command).await,
         Command::Adjust(what) => adjust::run(&addresses::pool().await?, what).await,
+        Command::Smoke(what) => smoke::run(what).await,
         Command::Find { customer, limit } => {
             let customer = CustomerId::new(customer)?;
             let key = customer_key::of(&customer).ok();

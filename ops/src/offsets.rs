@@ -11,18 +11,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use boot::settings::KafkaSettings;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::inbound::topic;
 use rdkafka::{
-    ClientConfig,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     topic_partition_list::{Offset, TopicPartitionList},
 };
 use serde::{Deserialize, Serialize};
 
-/// How long Kafka may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+use crate::kafka::{self, ANSWER_WITHIN};
+
 /// How long a group may be without the broker that has it.
 const COORDINATOR_WITHIN: Duration = Duration::from_secs(20);
 
@@ -37,15 +37,12 @@ struct Saved {
     offsets: BTreeMap<String, BTreeMap<i32, Option<i64>>>,
 }
 
-fn consumer(brokers: &str, group: &str) -> Result<BaseConsumer> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "meed")
+fn consumer(kafka: &KafkaSettings, group: &str) -> Result<BaseConsumer> {
+    kafka::client(kafka)?
         .set("group.id", group)
-        .set("enable.auto.commit", "false");
-    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
-    config.create().context("KAFKA_BROKERS cannot be used")
+        .set("enable.auto.commit", "false")
+        .create()
+        .context(kafka::UNUSABLE)
 }
 
 /// Asks again while the broker that has the group is only taking it over.
@@ -77,12 +74,10 @@ fn patiently<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
 ///
 /// # Errors
 /// When Kafka does not answer, or the file cannot be written.
-pub fn save(brokers: &str, group: &str, file: Option<&Path>) -> Result<()> {
+pub fn save(kafka: &KafkaSettings, group: &str, file: Option<&Path>) -> Result<()> {
     let at = Utc::now();
-    let consumer = consumer(brokers, group)?;
-    let metadata = consumer
-        .fetch_metadata(None, ANSWER_WITHIN)
-        .with_context(|| format!("Kafka at {brokers} does not answer"))?;
+    let metadata = kafka::reach(kafka)?;
+    let consumer = consumer(kafka, group)?;
     let mut asked = TopicPartitionList::new();
     let read = metadata
         .topics()
@@ -127,7 +122,7 @@ pub fn save(brokers: &str, group: &str, file: Option<&Path>) -> Result<()> {
 ///
 /// # Errors
 /// When the file cannot be used, Kafka does not answer, or the group has members.
-pub fn restore(brokers: &str, group: &str, file: &Path) -> Result<()> {
+pub fn restore(kafka: &KafkaSettings, group: &str, file: &Path) -> Result<()> {
     let name = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
     let saved: Saved = serde_json::from_str(&text).with_context(|| name.to_string())?;
@@ -137,7 +132,8 @@ pub fn restore(brokers: &str, group: &str, file: &Path) -> Result<()> {
             saved.group
         );
     }
-    let consumer = consumer(brokers, group)?;
+    kafka::reach(kafka)?;
+    let consumer = consumer(kafka, group)?;
     let mut offsets = TopicPartitionList::new();
     for (topic, partitions) in &saved.offsets {
         for (partition, offset) in partitions {

@@ -10,11 +10,19 @@ use domain::{Programme, Tier};
 /// # Errors
 /// What is wrong with it, and where.
 pub fn check(file: &Path) -> Result<()> {
+    let programme = read(file)?;
+    println!("{}", summary(&file.display().to_string(), &programme));
+    Ok(())
+}
+
+/// Reads a rule file.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn read(file: &Path) -> Result<Programme> {
     let path = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("{path} cannot be read"))?;
-    let programme = Programme::parse(&text).map_err(|fault| anyhow!("{path}, {fault}"))?;
-    println!("{}", summary(&path.to_string(), &programme));
-    Ok(())
+    Programme::parse(&text).map_err(|fault| anyhow!("{path}, {fault}"))
 }
 
 fn summary(path: &str, programme: &Programme) -> String {

@@ -1,23 +1,24 @@
 //! `meed topics apply`: Kafka's topics as they are declared.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
+use boot::settings::KafkaSettings;
 use rdkafka::{
-    ClientConfig,
     admin::{
         AdminClient, AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic,
         ResourceSpecifier, TopicReplication,
     },
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
+    metadata::Metadata,
 };
 use serde::Deserialize;
 
+use crate::kafka::{self, ANSWER_WITHIN};
+
 /// The declaration that comes with this program.
 const BUILT_IN: &str = include_str!("../../deploy/kafka/topics.toml");
-/// How long a broker may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// From so many replicas on, one of them may be away while messages are acknowledged by the rest.
 const REPLICAS_FOR_SPARE: i32 = 3;
 
@@ -110,17 +111,12 @@ fn read(file: Option<&Path>) -> Result<Vec<Topic>> {
 ///
 /// # Errors
 /// When Kafka cannot be reached or refuses, or something differs that cannot be set right.
-pub async fn apply(brokers: &str, file: Option<&Path>, grow: bool) -> Result<()> {
+pub async fn apply(kafka: &KafkaSettings, file: Option<&Path>, grow: bool) -> Result<()> {
     let topics = read(file)?;
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "meed");
-    // What cannot be reached is said once, below.
-    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+    let metadata = tokio::task::block_in_place(|| kafka::reach(kafka))?;
+    let (existing, brokers_count) = (existing(&metadata), metadata.brokers().len());
     let admin: AdminClient<DefaultClientContext> =
-        config.create().context("KAFKA_BROKERS cannot be used")?;
-    let (existing, brokers_count) = look(&admin, brokers)?;
+        kafka::client(kafka)?.create().context(kafka::UNUSABLE)?;
     let options = AdminOptions::new()
         .request_timeout(Some(ANSWER_WITHIN))
         .operation_timeout(Some(ANSWER_WITHIN));
@@ -180,21 +176,8 @@ pub async fn apply(brokers: &str, file: Option<&Path>, grow: bool) -> Result<()>
     Ok(())
 }
 
-fn look(
-    admin: &AdminClient<DefaultClientContext>,
-    brokers: &str,
-) -> Result<(BTreeMap<String, Existing>, usize)> {
-    let metadata = admin
-        .inner()
-        .fetch_metadata(None, ANSWER_WITHIN)
-        .map_err(|error| {
-            anyhow!(
-                "Kafka at {brokers} does not answer within {} seconds: check that it runs and \
-             KAFKA_BROKERS, host:port ({error})",
-                ANSWER_WITHIN.as_secs()
-            )
-        })?;
-    let existing = metadata
+fn existing(metadata: &Metadata) -> BTreeMap<String, Existing> {
+    metadata
         .topics()
         .iter()
         .map(|topic| {
@@ -207,8 +190,7 @@ fn look(
             };
             (topic.name().to_owned(), existing)
         })
-        .collect();
-    Ok((existing, metadata.brokers().len()))
+        .collect()
 }
 
 async fn create(

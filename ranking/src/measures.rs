@@ -30,8 +30,10 @@ impl Call {
     }
 }
 
-/// Says what each one means.
+/// Says what each one means, those of Redis too, and begins those of which everything is known at
+/// zero.
 pub fn describe() {
+    kv::measures::describe();
     describe_gauge!(
         LAG,
         "How long ago the ranking knew all that was committed; NaN while there is none. Alert when it stays above ten seconds."
@@ -50,6 +52,12 @@ pub fn describe() {
         "Customers of whom the ranking has more points than the ledger. Alert on any: it has to be rebuilt."
     );
     describe_counter!(BUILT, "Times that the ranking was made anew, by outcome.");
+    counter!(CONTRADICTIONS).increment(0);
+    for call in [Call::Top, Call::Standing] {
+        for outcome in ["found", "not-ready"] {
+            counter!(LOOKUPS, "call" => call.as_str(), "outcome" => outcome).increment(0);
+        }
+    }
     describe_histogram!(BUILD, "How long it takes to make the ranking anew.");
 }
 

@@ -54,6 +54,7 @@ pub struct StackBuilder {
     brokers: Option<u16>,
     kafka_reached_at: Option<u16>,
     replicas: Option<u16>,
+    monitored: bool,
     variables: Vec<(String, String)>,
 }
 
@@ -72,6 +73,7 @@ impl StackBuilder {
             brokers: None,
             kafka_reached_at: None,
             replicas: None,
+            monitored: false,
             variables: Vec::new(),
         }
     }
@@ -145,6 +147,12 @@ impl StackBuilder {
         self
     }
 
+    /// With Prometheus as the plan wants it.
+    pub fn monitored(mut self, monitored: bool) -> Self {
+        self.monitored = monitored;
+        self
+    }
+
     /// A variable for every process. The plan may use it, and what the plan says of it counts more.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.variables.push((name.into(), value.into()));
@@ -213,6 +221,9 @@ impl StackBuilder {
         let has_proxy = self.plan.as_ref().is_some_and(|plan| plan.proxy.is_some());
         if replicas > 1 && has_proxy && !components.contains(&Component::Nginx) {
             components.push(Component::Nginx);
+        }
+        if self.monitored {
+            components.push(Component::Prometheus);
         }
         let mut stack = Stack {
             env: Vec::new(),

@@ -23,6 +23,7 @@ mod builder;
 pub mod cache;
 pub mod command;
 mod component;
+mod go_tool;
 mod launch;
 mod maven;
 pub mod places;
@@ -45,7 +46,8 @@ pub use nix::sys::signal::Signal;
 
 pub use launch::{Launch, Readiness, Service};
 pub use plan::{
-    Address, CommandSpec, Plan, ServiceSpec, Step, Suite, TestPlan, TestStep, Unavailable,
+    Address, CommandSpec, MonitorSpec, Plan, ServiceSpec, Step, Suite, TestPlan, TestStep,
+    Unavailable,
 };
 pub use ports::Ports;
 pub use progress::{Progress, Task};

@@ -48,6 +48,8 @@ pub struct Plan {
     pub services: Vec<ServiceSpec>,
     /// Stands in front of one of the services when there are several of it.
     pub proxy: Option<ProxySpec>,
+    /// Asks the services for their metrics, when it is wanted.
+    pub monitor: Option<MonitorSpec>,
     /// Run in this order once everything serves.
     #[serde(default)]
     pub demonstration: Vec<Step>,
@@ -122,6 +124,17 @@ pub struct ProxySpec {
     pub service: String,
 }
 
+/// Prometheus beside the services.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitorSpec {
+    /// Its configuration. `${DIRECTORY}` stands for the directory of this file, `${TARGETS}` for a file with the
+    /// addresses of the services and of Temporal.
+    pub config: PathBuf,
+    /// The services that have metrics, at `/metrics` of their ports.
+    pub services: Vec<String>,
+}
+
 /// Something to open in a browser.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +143,8 @@ pub struct Address {
     pub name: String,
     /// Where it is.
     pub url: String,
+    /// What has to run for it to be there, where that is not always so.
+    pub component: Option<Component>,
 }
 
 /// A command of `./dev` that is a program of the repository.
@@ -234,6 +249,11 @@ impl Plan {
             && plan.find_service(&proxy.service)?.0.port.is_none()
         {
             bail!("{}: `{}` has no port", path.display(), proxy.service);
+        }
+        for service in plan.monitor.iter().flat_map(|monitor| &monitor.services) {
+            if plan.find_service(service)?.0.port.is_none() {
+                bail!("{}: `{service}` has no port", path.display());
+            }
         }
         for step in &plan.test.steps {
             if let Some(suite) = step
@@ -431,6 +451,7 @@ mod tests {
         let stack = Stack::builder()
             .plan(plan.clone())
             .ports(30000)
+            .monitored(true)
             .open()
             .unwrap();
         let env = stack.env();

@@ -37,6 +37,7 @@ const COMPONENT_PORTS: &[(&str, u16, &str)] = &[
         "MEED_TEMPORAL_WORKER_MEMBERSHIP_PORT",
     ),
     ("nginx", 60, "MEED_NGINX_PORT"),
+    ("prometheus", 61, "MEED_PROMETHEUS_PORT"),
 ];
 
 /// Of how many brokers a stack's Kafka may consist. Each has two ports, the second's after those of the first.

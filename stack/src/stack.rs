@@ -18,7 +18,7 @@ use crate::builder::{External, StackBuilder};
 use crate::cache;
 use crate::command;
 use crate::component::kafka::BrokerPorts;
-use crate::component::{Component, kafka, nginx, postgres, temporal};
+use crate::component::{Component, kafka, nginx, postgres, prometheus, temporal};
 use crate::launch::{Farewell, Launch, Service};
 use crate::places;
 use crate::plan::Plan;
@@ -203,11 +203,14 @@ impl Stack {
         if external.database_url.is_some() {
             env.retain(|(name, _)| *name != "DATABASE_SUPERUSER_URL");
         }
-        if self.components.contains(&Component::Nginx) {
-            env.push((
-                "STACK_PROXY_URL",
-                format!("http://{}", self.address("nginx")?),
-            ));
+        let beside = [
+            (Component::Nginx, "STACK_PROXY_URL", "nginx"),
+            (Component::Prometheus, "STACK_PROMETHEUS_URL", "prometheus"),
+        ];
+        for (component, variable, port) in beside {
+            if self.components.contains(&component) {
+                env.push((variable, format!("http://{}", self.address(port)?)));
+            }
         }
         let env = env
             .into_iter()
@@ -235,7 +238,11 @@ impl Stack {
                 .map_err(|_| anyhow!("starting Kafka panicked"))?;
             rest.and(broker)
         })?;
-        self.start_nginx(provisioned)
+        self.start_nginx(provisioned)?;
+        match &provisioned.prometheus {
+            Some(program) => self.start_prometheus(program),
+            None => Ok(()),
+        }
     }
 
     /// Every port that something will be started at has to be free, before anything is.
@@ -248,13 +255,14 @@ impl Stack {
         };
         let (brokers, services) = (self.brokers(), self.services());
         let names = self.ports.names().filter(|port| {
-            let process = ["temporal-ui", "temporal", "nginx", "postgres"]
+            let process = ["temporal-ui", "temporal", "nginx", "postgres", "prometheus"]
                 .into_iter()
                 .find(|process| port.starts_with(process))
                 .map_or_else(|| port.replace("-controller", ""), str::to_owned);
             let wanted = match process.as_str() {
                 "postgres" => self.components.contains(&Component::Postgres),
                 "nginx" => self.components.contains(&Component::Nginx),
+                "prometheus" => self.components.contains(&Component::Prometheus),
                 "temporal" | "temporal-ui" => self.components.contains(&Component::Temporal),
                 kafka if kafka.starts_with("kafka") => {
                     self.components.contains(&Component::Kafka) && brokers.contains(&process)
@@ -339,6 +347,40 @@ impl Stack {
         let launch = nginx::launch(program, &self.data_dir, port, &config, &upstream)?;
         self.ensure_runs(&launch, &task)?;
         task.done(&self.address("nginx")?);
+        Ok(())
+    }
+
+    /// Starts Prometheus, which asks the plan's services and Temporal for their metrics; they need not run yet.
+    pub fn start_prometheus(&self, program: &Path) -> Result<()> {
+        let plan = self.plan.as_ref();
+        let monitor = plan.and_then(|plan| plan.monitor.as_ref());
+        let (plan, monitor) = plan
+            .zip(monitor)
+            .context("no plan says what Prometheus is for")?;
+        let task = self.progress.task("starting Prometheus");
+        let mut targets = Vec::new();
+        for job in &monitor.services {
+            let service = plan.services.iter().find(|service| service.name == *job);
+            let replicated = service.is_some_and(|service| service.replicated);
+            for number in 1..=if replicated { self.replicas } else { 1 } {
+                let service = plan.service(&numbered(job, number), &self.ports, &self.env)?;
+                targets.push(prometheus::Target {
+                    job: job.clone(),
+                    port: service.port.context("a service without a port")?,
+                });
+            }
+        }
+        if self.components.contains(&Component::Temporal) {
+            targets.push(prometheus::Target {
+                job: "temporal".into(),
+                port: self.ports.get("temporal-metrics")?,
+            });
+        }
+        let config = plan.root.join(&monitor.config);
+        let port = self.ports.get("prometheus")?;
+        let launch = prometheus::launch(program, &self.data_dir, port, &config, &targets)?;
+        self.ensure_runs(&launch, &task)?;
+        task.done(&self.address("prometheus")?);
         Ok(())
     }
 

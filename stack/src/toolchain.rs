@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::cache::{self, Cache};
 use crate::command;
+use crate::go_tool;
 use crate::maven;
 use crate::places;
 use crate::progress::{Progress, Task};
@@ -32,6 +33,10 @@ pub enum Need {
     CCompiler,
     /// make.
     Make,
+    /// What tells a build where libraries are.
+    PkgConfig,
+    /// OpenSSL's library, with its headers.
+    Libssl,
     /// nginx.
     Nginx,
     /// PostgreSQL's client programs, such as `pg_dump`.
@@ -46,6 +51,8 @@ pub enum Need {
     Openssl,
     /// A server for what replicas share.
     Redis,
+    /// Prometheus, with promtool.
+    Prometheus,
     /// A browser, with the driver that tests steer it by.
     Chromium,
 }
@@ -59,6 +66,8 @@ impl Need {
             "go" => Self::Go,
             "cc" => Self::CCompiler,
             "make" => Self::Make,
+            "pkg-config" => Self::PkgConfig,
+            "libssl" => Self::Libssl,
             "nginx" => Self::Nginx,
             "postgresql-client" => Self::PostgresClient,
             "python" => Self::Python,
@@ -66,6 +75,7 @@ impl Need {
             "jq" => Self::Jq,
             "openssl" => Self::Openssl,
             "redis" => Self::Redis,
+            "prometheus" => Self::Prometheus,
             "chromium" => Self::Chromium,
             _ => bail!("nothing is known about how to install `{name}`"),
         })
@@ -78,6 +88,8 @@ impl Need {
             Self::Go => find_go().is_some(),
             Self::CCompiler => runs("cc", "--version"),
             Self::Make => runs("make", "--version"),
+            Self::PkgConfig => runs("pkg-config", "--version"),
+            Self::Libssl => has_libssl(),
             Self::Nginx => find_nginx().is_some(),
             Self::PostgresClient => runs("pg_dump", "--version") && runs("psql", "--version"),
             Self::Python => python::find().is_some(),
@@ -85,6 +97,7 @@ impl Need {
             Self::Jq => runs("jq", "--version"),
             Self::Openssl => runs("openssl", "version"),
             Self::Redis => runs("redis-server", "--version"),
+            Self::Prometheus => runs("prometheus", "--version") && runs("promtool", "--version"),
             // It is packaged with the browser that it fits, and finds it by itself.
             Self::Chromium => runs("chromedriver", "--version"),
         }
@@ -100,6 +113,8 @@ impl Need {
             Self::Go => "Go".into(),
             Self::CCompiler => "a C compiler".into(),
             Self::Make => "make".into(),
+            Self::PkgConfig => "pkg-config".into(),
+            Self::Libssl => "OpenSSL's headers".into(),
             Self::Nginx => "nginx".into(),
             Self::PostgresClient => "PostgreSQL's client programs".into(),
             Self::Python => format!(
@@ -110,6 +125,7 @@ impl Need {
             Self::Jq => "jq".into(),
             Self::Openssl => "openssl".into(),
             Self::Redis => "Redis".into(),
+            Self::Prometheus => "Prometheus".into(),
             Self::Chromium => "Chromium with its driver".into(),
         }
     }
@@ -126,6 +142,8 @@ impl Need {
             Self::Maven => &["maven"],
             Self::Go => &["golang-go"],
             Self::CCompiler | Self::Make => &["build-essential"],
+            Self::PkgConfig => &["pkg-config"],
+            Self::Libssl => &["libssl-dev"],
             Self::Nginx => &["nginx", "nginx-light"],
             Self::PostgresClient => &["postgresql-client"],
             Self::Python => &["python3-venv"],
@@ -133,6 +151,7 @@ impl Need {
             Self::Jq => &["jq"],
             Self::Openssl => &["openssl"],
             Self::Redis => &["redis-server"],
+            Self::Prometheus => &["prometheus"],
             Self::Chromium => &["chromium-driver", "chromium-chromedriver"],
         }
     }
@@ -142,6 +161,8 @@ impl Need {
             Self::Java => "openjdk",
             Self::Maven => "maven",
             Self::Go => "go",
+            Self::PkgConfig => "pkgconf",
+            Self::Libssl => "openssl@3",
             Self::Nginx => "nginx",
             Self::PostgresClient => "libpq",
             Self::Python => "python",
@@ -149,6 +170,7 @@ impl Need {
             Self::Jq => "jq",
             Self::Openssl => "openssl",
             Self::Redis => "redis",
+            Self::Prometheus => "prometheus",
             Self::Chromium => "chromium chromedriver",
             Self::CCompiler | Self::Make => "(xcode-select --install)",
         }
@@ -247,6 +269,18 @@ impl Drop for RemovedAtTheEnd {
     fn drop(&mut self) {
         fs::remove_file(&self.0).ok();
     }
+}
+
+/// OpenSSL's headers, also where Homebrew keeps them apart.
+fn has_libssl() -> bool {
+    let packaged = Command::new("pkg-config")
+        .args(["--exists", "openssl"])
+        .status()
+        .is_ok_and(|status| status.success());
+    packaged
+        || ["/opt/homebrew/opt/openssl@3", "/usr/local/opt/openssl@3"]
+            .into_iter()
+            .any(|dir| Path::new(dir).join("include/openssl/ssl.h").exists())
 }
 
 /// nginx, also where only administrators have it in their path.
@@ -446,6 +480,8 @@ pub fn needs_of_tool(name: &str) -> &'static [Need] {
     let versions = Versions::get();
     if versions.python_tools.contains_key(name) {
         &[Need::Python]
+    } else if versions.go_tools.contains_key(name) {
+        &[Need::Go]
     } else if versions.maven_tools.contains_key(name) {
         &[Need::Maven]
     } else {
@@ -463,6 +499,8 @@ pub fn tool(name: &str, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
     ensure(needs_of_tool(name), cache, progress)?;
     if versions.python_tools.contains_key(name) {
         python::tool(name, cache, progress)
+    } else if versions.go_tools.contains_key(name) {
+        go_tool::tool(name, cache, progress)
     } else {
         cargo_tool(name, cache, progress)
     }

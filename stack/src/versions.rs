@@ -5,10 +5,32 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-/// `go.mod` of the module whose tools are the Temporal servers.
-pub(crate) const TEMPORAL_GO_MOD: &str = include_str!("../../tools/temporal/go.mod");
-/// The checksums of every Go module behind it.
-pub(crate) const TEMPORAL_GO_SUM: &str = include_str!("../../tools/temporal/go.sum");
+use crate::go_tool::GoModule;
+
+/// The module whose tools are the Temporal servers.
+pub(crate) const TEMPORAL: GoModule = GoModule {
+    go_mod: include_str!("../../tools/temporal/go.mod"),
+    go_sum: include_str!("../../tools/temporal/go.sum"),
+};
+/// Each of Go's tools with its package and its module.
+pub(crate) const GO_TOOLS: [(&str, &str, GoModule); 2] = [
+    (
+        "helm",
+        "helm.sh/helm/v3/cmd/helm",
+        GoModule {
+            go_mod: include_str!("../../tools/helm/go.mod"),
+            go_sum: include_str!("../../tools/helm/go.sum"),
+        },
+    ),
+    (
+        "kubectl-validate",
+        "sigs.k8s.io/kubectl-validate",
+        GoModule {
+            go_mod: include_str!("../../tools/kubectl-validate/go.mod"),
+            go_sum: include_str!("../../tools/kubectl-validate/go.sum"),
+        },
+    ),
+];
 /// The Maven project whose dependencies are the broker.
 pub(crate) const KAFKA_POM: &str = include_str!("../../tools/kafka/pom.xml");
 /// The checksum of each of its jars, in the format of `sha256sum`.
@@ -41,6 +63,8 @@ pub struct Versions {
     pub toolchain: ToolchainVersions,
     /// Cargo's own tools by crate name.
     pub cargo_tools: BTreeMap<String, String>,
+    /// Go's tools by name.
+    pub go_tools: BTreeMap<String, String>,
     /// Python's tools by their name on its package index.
     pub python_tools: BTreeMap<String, String>,
     /// Tools that are files in a jar.
@@ -94,7 +118,8 @@ impl Versions {
 
 /// The Go version that `tools/temporal/go.mod` asks for, such as `1.26.8`.
 pub(crate) fn required_go() -> &'static str {
-    TEMPORAL_GO_MOD
+    TEMPORAL
+        .go_mod
         .lines()
         .find_map(|line| line.strip_prefix("go "))
         .expect("tools/temporal/go.mod has a go line")
@@ -114,12 +139,26 @@ mod tests {
             versions.toolchain.maven_dependency_plugin
         )));
         assert!(KAFKA_SHA256SUMS.contains(&format!("kafka_2.13-{}.jar", versions.kafka)));
-        assert!(TEMPORAL_GO_MOD.contains(&format!("go.temporal.io/server v{}", versions.temporal)));
-        assert!(TEMPORAL_GO_MOD.contains(&format!(
+        assert!(
+            TEMPORAL
+                .go_mod
+                .contains(&format!("go.temporal.io/server v{}", versions.temporal))
+        );
+        assert!(TEMPORAL.go_mod.contains(&format!(
             "github.com/temporalio/ui-server/v2 v{}",
             versions.temporal_ui
         )));
         assert!(required_go().starts_with("1."));
+        assert_eq!(versions.go_tools.len(), GO_TOOLS.len());
+        for (name, package, module) in GO_TOOLS {
+            let version = &versions.go_tools[name];
+            let pinned = module.go_mod.lines().any(|line| {
+                let mut words = line.trim().split(' ');
+                let is_of = words.next().is_some_and(|path| package.starts_with(path));
+                is_of && words.next() == Some(&format!("v{version}"))
+            });
+            assert!(pinned, "{name}");
+        }
         assert_eq!(versions.python_tools.len(), PYTHON_LOCKS.len());
         for (name, lock) in PYTHON_LOCKS {
             let pinned = format!("{name}=={} ", versions.python_tools[name]);

@@ -152,6 +152,10 @@ pub async fn find(conn: &mut PgConnection, callback_id: &str) -> Result<Option<C
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "callbacks.answer_tier_upgrade", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn answer_tier_upgrade(
     conn: &mut PgConnection,
     callback_id: &str,
@@ -168,6 +172,10 @@ pub async fn answer_tier_upgrade(
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "callbacks.answer_partner", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn answer_partner(
     conn: &mut PgConnection,
     callback_id: &str,

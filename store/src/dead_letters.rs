@@ -62,6 +62,10 @@ pub struct Replayed {
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "dead_letters.write", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn write(conn: &mut PgConnection, letters: &[DeadLetter]) -> Result<(), Error> {
     if letters.is_empty() {
         return Ok(());

@@ -25,6 +25,10 @@ pub enum Accepted {
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "events.accept", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn accept(
     conn: &mut PgConnection,
     award: &Award,

@@ -58,6 +58,10 @@ struct Row {
 /// # Errors
 /// [`Error::Raced`] when the key vanished while it was looked at; otherwise what the database
 /// reports.
+#[tracing::instrument(
+    level = "debug", name = "idempotency.begin", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn begin(
     conn: &mut PgConnection,
     key: Key<'_>,
@@ -117,6 +121,10 @@ pub async fn begin(
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "idempotency.finish", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn finish(conn: &mut PgConnection, key: Key<'_>, answer: &Answer) -> Result<(), Error> {
     let status = i16::try_from(answer.status)
         .map_err(|_| Error::Inconsistent(format!("{} is not an HTTP status", answer.status)))?;

@@ -1,6 +1,9 @@
 //! The ledger: balances, and the posting of awards in batches.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use domain::{
@@ -62,6 +65,10 @@ impl Balance {
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "ledger.balance", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn balance(
     conn: &mut PgConnection,
     customer: &CustomerId,
@@ -139,6 +146,24 @@ pub async fn breakdown(
     .await?)
 }
 
+/// The most points that one customer was awarded within this time, for the metrics.
+///
+/// # Errors
+/// What the database reports.
+pub async fn most_awarded_to_one(pool: &PgPool, within: Duration) -> Result<Points, Error> {
+    let (most,): (i64,) = sqlx::query_as(
+        "SELECT coalesce(max(points), 0)::bigint
+         FROM (SELECT sum(amount) AS points FROM transfers
+               WHERE posted_at > clock_timestamp() - $1 * interval '1 second'
+                 AND debit_account = 'ISSUANCE'
+               GROUP BY customer_id) AS by_customer",
+    )
+    .bind(within.as_secs_f64())
+    .fetch_one(pool)
+    .await?;
+    points(most)
+}
+
 pub(crate) fn points(number: i64) -> Result<Points, Error> {
     Points::new(number).map_err(|e| Error::Inconsistent(e.to_string()))
 }
@@ -186,6 +211,10 @@ struct Columns<'a> {
 /// # Errors
 /// [`Error::Raced`] when another transaction posted one of these events meanwhile: roll back and
 /// repeat. Otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "ledger.post_awards", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn post_awards(
     conn: &mut PgConnection,
     programme: &Programme,
@@ -588,6 +617,10 @@ pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Pos
 /// # Errors
 /// What the database reports. The commit may have happened all the same: repeat what was done,
 /// which changes nothing if so.
+#[tracing::instrument(
+    level = "debug", name = "ledger.commit", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn commit(
     transaction: sqlx::Transaction<'static, sqlx::Postgres>,
     step: &'static str,

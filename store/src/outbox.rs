@@ -8,6 +8,7 @@ use domain::{
         TierUpgraded, topic,
     },
 };
+use opentelemetry::trace::TraceContextExt;
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -16,6 +17,9 @@ use crate::Error;
 
 /// Over how many shards the outbox is spread; a customer's messages are all in one.
 pub const SHARDS: u32 = 16;
+
+/// The header with the trace of a message.
+const TRACEPARENT: &str = "traceparent";
 
 /// A message that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,13 +142,35 @@ impl OutboxMessage {
         i16::try_from(hash % SHARDS).unwrap_or_default()
     }
 
-    fn headers_json(&self) -> serde_json::Value {
+    /// The headers, with the trace that the message was made in unless it has one: a dead letter
+    /// keeps its sender's.
+    fn headers_json(&self, trace: Option<&str>) -> serde_json::Value {
         use base64::{Engine, prelude::BASE64_STANDARD};
-        self.headers
+        let has_one = self.headers.iter().any(|(name, _)| name == TRACEPARENT);
+        let trace = trace.filter(|_| !has_one).map(str::as_bytes);
+        let own = self
+            .headers
             .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()));
+        own.chain(trace.map(|trace| (TRACEPARENT, trace)))
             .map(|(name, value)| serde_json::json!([name, BASE64_STANDARD.encode(value)]))
             .collect()
     }
+}
+
+/// The trace that is under way, as W3C's `traceparent` writes it.
+fn traceparent() -> Option<String> {
+    let context = opentelemetry::Context::current();
+    let span = context.span();
+    let span = span.span_context();
+    span.is_valid().then(|| {
+        format!(
+            "00-{}-{}-{:02x}",
+            span.trace_id(),
+            span.span_id(),
+            span.trace_flags().to_u8()
+        )
+    })
 }
 
 /// The id of a message about one event: the same each time it is made.
@@ -191,6 +217,10 @@ fn cloud_event_headers(
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "outbox.write", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn write(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Result<(), Error> {
     if messages.is_empty() {
         return Ok(());
@@ -198,8 +228,11 @@ pub async fn write(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Resul
     let shards: Vec<i16> = messages.iter().map(OutboxMessage::shard).collect();
     let topics: Vec<&str> = messages.iter().map(|m| m.topic.as_str()).collect();
     let keys: Vec<Option<&[u8]>> = messages.iter().map(|m| m.key.as_deref()).collect();
-    let headers: Vec<serde_json::Value> =
-        messages.iter().map(OutboxMessage::headers_json).collect();
+    let trace = traceparent();
+    let headers: Vec<serde_json::Value> = messages
+        .iter()
+        .map(|message| message.headers_json(trace.as_deref()))
+        .collect();
     let bodies: Vec<&[u8]> = messages.iter().map(|m| m.body.as_slice()).collect();
     sqlx::query(
         "INSERT INTO outbox (shard, topic, message_key, headers, body)

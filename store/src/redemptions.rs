@@ -83,6 +83,17 @@ pub struct Redemption {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// Whether it was the step that returned this that ended it.
+    pub ended_now: bool,
+}
+
+impl Redemption {
+    fn ended_now(self) -> Self {
+        Self {
+            ended_now: true,
+            ..self
+        }
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -143,6 +154,7 @@ impl TryFrom<Row> for Redemption {
             balance_after: row.balance_after.map(points).transpose()?,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            ended_now: false,
             redeem_request_id: RedeemRequestId::new(row.redeem_request_id.clone())
                 .map_err(|e| unreadable(&e.to_string()))?,
         })
@@ -164,6 +176,10 @@ pub enum Accepted {
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.accept", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn accept(
     conn: &mut PgConnection,
     requests: &[RedeemRequest],
@@ -235,6 +251,10 @@ pub async fn accept(
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.find", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn find(
     conn: &mut PgConnection,
     id: &RedeemRequestId,
@@ -268,6 +288,10 @@ async fn current(conn: &mut PgConnection, id: &RedeemRequestId) -> Result<Redemp
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.reserve", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn reserve(
     pool: &PgPool,
     id: &RedeemRequestId,
@@ -296,7 +320,7 @@ pub async fn reserve(
         fail(&mut tx, &row, reason, account.available, account.version).await?;
         let row = current(&mut tx, id).await?;
         ledger::commit(tx, "reserve").await?;
-        return Ok(row);
+        return Ok(row.ended_now());
     }
     move_points(&mut tx, &row, Leg::Hold).await?;
     let expires_at = Utc::now()
@@ -335,6 +359,10 @@ pub async fn reserve(
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.begin_confirm", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn begin_confirm(pool: &PgPool, id: &RedeemRequestId) -> Result<Redemption, Error> {
     faultpoint::reach("confirming", "before-commit");
     let row = change(
@@ -353,6 +381,10 @@ pub async fn begin_confirm(pool: &PgPool, id: &RedeemRequestId) -> Result<Redemp
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.await_callback", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn await_callback(pool: &PgPool, id: &RedeemRequestId) -> Result<Redemption, Error> {
     change(
         pool,
@@ -382,6 +414,10 @@ async fn change(
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.request_cancel", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn request_cancel(
     conn: &mut PgConnection,
     id: &RedeemRequestId,
@@ -404,6 +440,10 @@ pub async fn request_cancel(
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.record_verdict", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn record_verdict(
     conn: &mut PgConnection,
     id: &RedeemRequestId,
@@ -430,6 +470,10 @@ pub async fn record_verdict(
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.settle", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn settle(
     pool: &PgPool,
     id: &RedeemRequestId,
@@ -481,7 +525,7 @@ pub async fn settle(
     outbox::write(&mut tx, &messages).await?;
     let row = current(&mut tx, id).await?;
     ledger::commit(tx, "settle").await?;
-    Ok(row)
+    Ok(row.ended_now())
 }
 
 /// Gives the held points back: RESERVED becomes FAILED, and CONFIRMING or AWAITING_CALLBACK only
@@ -490,6 +534,10 @@ pub async fn settle(
 ///
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "redemptions.release", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn release(
     pool: &PgPool,
     id: &RedeemRequestId,
@@ -505,7 +553,7 @@ pub async fn release(
     fail(&mut tx, &row, reason, after.available, after.version).await?;
     let row = current(&mut tx, id).await?;
     ledger::commit(tx, "release").await?;
-    Ok(row)
+    Ok(row.ended_now())
 }
 
 async fn fail(
@@ -711,4 +759,40 @@ pub async fn holds_over_limit(pool: &PgPool) -> Result<i64, Error> {
     .fetch_one(pool)
     .await?;
     Ok(count)
+}
+
+/// Redemptions of one state that have not ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Open {
+    /// Where they stand.
+    pub state: RedemptionState,
+    /// How many there are.
+    pub count: i64,
+    /// How long ago the oldest of them was accepted, in seconds.
+    pub oldest_age_seconds: f64,
+}
+
+/// What has not ended, for the metrics: one entry for each state before the end.
+///
+/// # Errors
+/// What the database reports.
+pub async fn open(pool: &PgPool) -> Result<Vec<Open>, Error> {
+    let rows: Vec<(String, i64, f64)> = sqlx::query_as(
+        "SELECT state, count(*), extract(epoch FROM clock_timestamp() - min(created_at))::float8
+         FROM redemptions WHERE state NOT IN ('SUCCESS', 'FAILED') GROUP BY state",
+    )
+    .fetch_all(pool)
+    .await?;
+    let of = |state: &RedemptionState| {
+        let row = rows.iter().find(|(name, ..)| name == state.as_str());
+        Open {
+            state: *state,
+            count: row.map_or(0, |(_, count, _)| *count),
+            oldest_age_seconds: row.map_or(0.0, |(.., age)| *age),
+        }
+    };
+    let open = RedemptionState::ALL
+        .iter()
+        .filter(|state| !state.is_final());
+    Ok(open.map(of).collect())
 }

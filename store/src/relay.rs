@@ -116,6 +116,10 @@ impl ShardFront {
     ///
     /// # Errors
     /// What the database reports. They are then published again.
+    #[tracing::instrument(
+        level = "debug", name = "relay.mark_published", skip_all,
+        fields(otel.kind = "client", db.system.name = "postgresql")
+    )]
     pub async fn mark_published(mut self, count: usize) -> Result<(), Error> {
         let ids: Vec<i64> = self
             .messages

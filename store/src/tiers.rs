@@ -148,6 +148,10 @@ pub async fn mark_started(pool: &PgPool, order_id: i64) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::NotFound`] without such an order; otherwise what the database reports.
+#[tracing::instrument(
+    level = "debug", name = "tiers.read_account", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn read_account(pool: &PgPool, order_id: i64) -> Result<TierAccount, Error> {
     let row: Option<(i64, i64, String, i64)> = sqlx::query_as(
         "SELECT available, held, tier, tier_version
@@ -192,6 +196,10 @@ async fn upgrade_of(conn: &mut PgConnection, order_id: i64) -> Result<Option<Upg
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "tiers.upgrade", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgrade>, Error> {
     let NewUpgrade {
         order_id,
@@ -276,6 +284,10 @@ pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgra
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "tiers.acknowledgement", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn acknowledgement(pool: &PgPool, order_id: i64) -> Result<Option<bool>, Error> {
     let row: Option<(Option<String>,)> = sqlx::query_as(
         "SELECT answer FROM tier_orders JOIN callbacks USING (callback_id) WHERE order_id = $1",
@@ -289,10 +301,15 @@ pub async fn acknowledgement(pool: &PgPool, order_id: i64) -> Result<Option<bool
 }
 
 /// Closes an order, with the time of the notification only if it was acknowledged, and looks
-/// again under the account's lock: when a tier is due, the next order is opened.
+/// again under the account's lock: when a tier is due, the next order is opened. False when it was
+/// closed before.
 ///
 /// # Errors
 /// What the database reports.
+#[tracing::instrument(
+    level = "debug", name = "tiers.close", skip_all,
+    fields(otel.kind = "client", db.system.name = "postgresql")
+)]
 pub async fn close(
     pool: &PgPool,
     order_id: i64,
@@ -300,7 +317,7 @@ pub async fn close(
     outcome: &str,
     acknowledged: bool,
     thresholds: &TierThresholds,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut tx = pool.begin().await?;
     let (available, held, tier_name): (i64, i64, String) = sqlx::query_as(
         "SELECT available, held, tier FROM customers WHERE customer_id = $1 FOR UPDATE",
@@ -326,5 +343,32 @@ pub async fn close(
         ledger::open_tier_orders(&mut tx, &[customer.as_str()]).await?;
     }
     ledger::commit(tx, "tier").await?;
-    Ok(())
+    Ok(closed > 0)
+}
+
+/// Orders to look at a tier that have not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct OpenOrders {
+    /// How many there are.
+    pub count: i64,
+    /// How long ago the oldest of them was written, in seconds.
+    pub oldest_age_seconds: f64,
+}
+
+/// What has not ended, for the metrics.
+///
+/// # Errors
+/// What the database reports.
+pub async fn open(pool: &PgPool) -> Result<OpenOrders, Error> {
+    let (count, oldest_age_seconds): (i64, f64) = sqlx::query_as(
+        "SELECT count(*),
+                coalesce(extract(epoch FROM clock_timestamp() - min(opened_at)), 0)::float8
+         FROM tier_orders WHERE closed_at IS NULL",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(OpenOrders {
+        count,
+        oldest_age_seconds,
+    })
 }

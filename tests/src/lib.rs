@@ -14,6 +14,8 @@ pub mod breakable;
 pub mod components;
 pub mod faults;
 pub mod history;
+pub mod observability;
+pub mod otlp;
 pub mod own;
 pub mod promotion_bench;
 pub mod redeem_bench;

@@ -262,7 +262,7 @@ impl AwardPosting {
         }
         store::dead_letters::write(&mut transaction, &letters).await?;
         store::ledger::commit(transaction, "award").await?;
-        measures::points_awarded(&awarded);
+        measures::points_awarded(&awarded, programme.version());
         Ok(outcome)
     }
 
@@ -317,6 +317,8 @@ fn add(sum: &mut BatchOutcome, part: BatchOutcome) {
 
 #[cfg(test)]
 mod tests {
+    use boot::settings::KafkaSettings;
+
     use super::*;
     use crate::record::tests::record;
 
@@ -398,10 +400,12 @@ mod tests {
             pool: database.pool.clone(),
             programme: Arc::new(LiveProgramme::load(rules.as_ref()).expect("the default rules")),
             buffer: Arc::default(),
-            kafka: Kafka {
+            kafka: Kafka::new(KafkaSettings {
                 brokers: "127.0.0.1:1".to_owned(),
                 group: "none".to_owned(),
-            },
+                tls: None,
+            })
+            .expect("it names no files"),
             outbox_written: Arc::default(),
             welcome_type: PromotionType::welcome(),
         }

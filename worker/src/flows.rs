@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use boot::{Settings, claim::ClaimStarter, redeem::RedeemStarter};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId, Tier};
 use temporalio_client::{
-    Client, RetryOptions, RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
-    WorkflowGetResultOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
-    WorkflowSignalOptions, WorkflowStartOptions,
-    errors::{WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError},
+    Client, RetryOptions, RpcOptions, WorkflowCountOptions, WorkflowDescribeOptions,
+    WorkflowExecutionStatus, WorkflowGetResultOptions, WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
+    errors::{ClientError, WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError},
 };
 use workflows::{
     AssignPromotion, AwardBatch, Redeem, Relay, TierUpgrade,
@@ -281,6 +281,18 @@ impl Flows {
         handle
             .signal(TierUpgrade::notification_acknowledged, (), signal())
             .await
+    }
+
+    /// How many flows of this name have not ended, as the server's search knows it.
+    ///
+    /// # Errors
+    /// When the server gives no answer.
+    pub async fn count_open(&self, workflow: &str) -> Result<f64, ClientError> {
+        let query = format!("WorkflowType = '{workflow}' AND ExecutionStatus = 'Running'");
+        let options = WorkflowCountOptions::builder().rpc_options(once()).build();
+        let counted = self.client.count_workflows(query, options).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
+        Ok(counted.count() as f64)
     }
 
     /// Whether a flow has an open run, asked of the server itself, not of its search.

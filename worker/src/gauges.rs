@@ -6,40 +6,73 @@ use std::time::Duration;
 use store::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::measures;
+use crate::{flows::Flows, measures};
 
 /// How often it is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// The same for what costs more.
+const MEASURE_SLOWLY_EVERY: Duration = Duration::from_secs(30);
+/// Within how long a single customer's points are added up.
+const TO_ONE_CUSTOMER_WITHIN: Duration = Duration::from_mins(10);
 /// How long one measurement may take before what it would have said is not known.
 const MEASURE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Measures until told to stop.
-pub async fn run(pool: &PgPool, stop: &CancellationToken) {
-    let again = async {
-        let mut turns = tokio::time::interval(MEASURE_EVERY);
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            turns.tick().await;
-            tokio::join!(
-                measure("outbox", store::relay::backlog(pool), measures::outbox),
-                measure("chain", store::chain::unsealed(pool), measures::unsealed),
-                measure(
-                    "holds",
-                    store::redemptions::holds_over_limit(pool),
-                    measures::holds_over_limit
-                ),
-            );
+pub async fn run(pool: &PgPool, flows: &Flows, stop: &CancellationToken) {
+    let often = again(MEASURE_EVERY, || async move {
+        tokio::join!(
+            measure("outbox", store::relay::backlog(pool), measures::outbox),
+            measure("chain", store::chain::unsealed(pool), measures::unsealed),
+            measure(
+                "holds",
+                store::redemptions::holds_over_limit(pool),
+                measures::holds_over_limit
+            ),
+            measure(
+                "redemptions",
+                store::redemptions::open(pool),
+                measures::redemptions_open
+            ),
+            measure(
+                "tier-orders",
+                store::tiers::open(pool),
+                measures::tier_orders_open
+            ),
+        );
+    });
+    let slowly = again(MEASURE_SLOWLY_EVERY, || async move {
+        measure(
+            "awards",
+            store::ledger::most_awarded_to_one(pool, TO_ONE_CUSTOMER_WITHIN),
+            measures::most_to_one_customer,
+        )
+        .await;
+        for workflow in workflows::NAMES {
+            measure("flows", flows.count_open(workflow), |count| {
+                measures::workflows_open(workflow, count);
+            })
+            .await;
         }
-    };
+    });
     tokio::select! {
         () = stop.cancelled() => {}
-        () = again => {}
+        _ = futures::future::join(often, slowly) => {}
     }
 }
 
-async fn measure<T>(
+/// Does it again and again, with pauses.
+async fn again<F: Future<Output = ()>>(every: Duration, work: impl Fn() -> F) {
+    let mut turns = tokio::time::interval(every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        work().await;
+    }
+}
+
+async fn measure<T, E: std::fmt::Display>(
     what: &'static str,
-    work: impl Future<Output = Result<T, store::Error>>,
+    work: impl Future<Output = Result<T, E>>,
     set: impl FnOnce(Option<T>),
 ) {
     let measured = match tokio::time::timeout(MEASURE_WITHIN, work).await {
@@ -53,8 +86,6 @@ async fn measure<T>(
             None
         }
     };
-    if measured.is_none() {
-        measures::not_measured(what);
-    }
+    measures::measured(what, measured.is_some());
     set(measured);
 }

@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use boot::metrics::Metrics;
 use serde_json::json;
 use store::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -24,16 +25,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// What readiness looks at.
 #[derive(Clone)]
 pub struct Health {
-    /// Whether messages can come in.
-    pub intake: Arc<IntakeHealth>,
+    /// Whether messages can come in, where they are taken in.
+    pub intake: Option<Arc<IntakeHealth>>,
     /// The ledger.
     pub pool: PgPool,
     /// Temporal, once it has been reached.
     pub flows: Arc<OnceLock<Flows>>,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
-    /// Renders the metrics.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What was measured.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The routes of the health server.
@@ -57,7 +58,10 @@ async fn ready(State(health): State<Health>) -> Response {
     };
     let (database, temporal) = tokio::join!(database, temporal);
     let parts = [
-        ("kafka", health.intake.is_ready()),
+        (
+            "kafka",
+            health.intake.is_none_or(|intake| intake.is_ready()),
+        ),
         ("database", matches!(database, Ok(Ok(_)))),
         ("temporal", temporal.is_some()),
     ];
@@ -79,5 +83,5 @@ async fn ready(State(health): State<Health>) -> Response {
 
 async fn metrics(State(health): State<Health>) -> Response {
     let headers = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
-    (headers, (health.metrics)()).into_response()
+    (headers, health.metrics.render()).into_response()
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use boot::settings::KafkaSettings;
 use rdkafka::{
     ClientConfig,
     config::FromClientConfigAndContext,
@@ -25,10 +26,7 @@ const PUBLISH_MAX_BYTES: &str = "67108864";
 /// Where Kafka is, and as whom to read it.
 #[derive(Debug, Clone)]
 pub struct Kafka {
-    /// Addresses, separated by commas.
-    pub brokers: String,
-    /// The consumer group of the intake.
-    pub group: String,
+    settings: KafkaSettings,
 }
 
 /// Why a range could not be read again.
@@ -51,10 +49,25 @@ pub enum RangeError {
 }
 
 impl Kafka {
+    /// Kafka as it is configured.
+    ///
+    /// # Errors
+    /// When a file that the configuration names cannot be read.
+    pub fn new(settings: KafkaSettings) -> anyhow::Result<Self> {
+        boot::kafka::check_files(&settings)?;
+        Ok(Self { settings })
+    }
+
+    /// The consumer group of the intake.
+    pub fn group(&self) -> &str {
+        &self.settings.group
+    }
+
     fn client(&self, properties: &[(&str, &str)]) -> ClientConfig {
-        let mut config = ClientConfig::new();
+        let mut config: ClientConfig = boot::kafka::properties(&self.settings)
+            .into_iter()
+            .collect();
         config
-            .set("bootstrap.servers", &self.brokers)
             .set("client.id", "meed-worker")
             // Back within a second when a broker returns.
             .set("reconnect.backoff.max.ms", "1000");
@@ -74,7 +87,7 @@ impl Kafka {
         T: FromClientConfigAndContext<C>,
     {
         self.client(&[
-            ("group.id", &self.group),
+            ("group.id", self.group()),
             // What the intake hands over after its batch was posted, and nothing else. The client
             // tries again by itself; it never tells how a commit ended that was asked for one by one.
             ("enable.auto.commit", "true"),
@@ -122,7 +135,7 @@ impl Kafka {
     /// When a property is unknown or invalid.
     pub fn reader(&self) -> KafkaResult<BaseConsumer> {
         self.client(&[
-            ("group.id", &self.group),
+            ("group.id", self.group()),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
@@ -148,7 +161,7 @@ impl Kafka {
 
     fn read_again_blocking(&self, range: &MessageRange) -> Result<Vec<Record>, RangeError> {
         // The group's name is only needed to be allowed to assign; it is never joined.
-        let group = format!("{}-read-again", self.group);
+        let group = format!("{}-read-again", self.group());
         let consumer: BaseConsumer = self
             .client(&[("group.id", &group), ("enable.auto.commit", "false")])
             .set("auto.offset.reset", "error")

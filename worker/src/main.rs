@@ -39,6 +39,7 @@ mod record;
 mod relay;
 mod sealer;
 mod starters;
+mod traces;
 
 use std::{
     pin::pin,
@@ -53,8 +54,8 @@ use activities::{
     partner::{MerchantSettings, Partners},
     tier::TierSteps,
 };
-use anyhow::{Context, anyhow};
-use boot::{LiveProgramme, Settings};
+use anyhow::{Context, anyhow, bail};
+use boot::{LiveProgramme, Settings, metrics::Metrics, telemetry::Telemetry};
 use ranking::{Options, Ranking};
 use store::{PgPool, pruning::Keep};
 use temporalio_client::Client;
@@ -80,8 +81,6 @@ use crate::{
 const PROGRAM: &str = "meed-worker";
 /// The most bytes in one award batch.
 const BATCH_MAX_BYTES: usize = 4 * 1024 * 1024;
-/// How often the metrics forget what is too old to be in a summary.
-const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     boot::process::run(PROGRAM, run)
@@ -101,26 +100,30 @@ struct Shared {
 
 async fn run() -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load()?);
-    boot::logging::init(settings.profile);
-    let metrics = boot::metrics::install()?;
+    let telemetry = Telemetry::begin(PROGRAM, &settings)?;
+    let metrics = Metrics::install(PROGRAM)?;
     measures::describe();
+    activities::measures::describe(settings.merchants.keys());
     ranking::measures::describe();
     let programme = Arc::new(LiveProgramme::load(&settings.programme_file())?);
+    let kafka = Kafka::new(settings.kafka.clone())?;
     let listener =
         boot::listen::bind("worker.listen (MEED_WORKER_LISTEN)", settings.worker.listen).await?;
     let pool = boot::database::pool(&settings.database, PROGRAM)?;
+    metrics.watch(&pool);
     let stop_intake = CancellationToken::new();
-    let health = Arc::new(IntakeHealth::default());
+    // Only who works on award batches takes messages in: their messages are in its memory.
+    let awards = settings.worker.task_queues.contains(&id::AWARD_TASK_QUEUE);
+    let health = awards.then(|| Arc::new(IntakeHealth::default()));
     let reached = Arc::new(OnceLock::new());
-    let render = metrics.clone();
     let server = axum::serve(
         listener,
         health::routes(Health {
-            intake: Arc::clone(&health),
+            intake: health.clone(),
             pool: pool.clone(),
             flows: Arc::clone(&reached),
             stopping: stop_intake.clone(),
-            metrics: Arc::new(move || render.render()),
+            metrics: Arc::clone(&metrics),
         }),
     );
     let server = tokio::spawn(async move {
@@ -134,10 +137,7 @@ async fn run() -> anyhow::Result<()> {
     )?;
     let ranking = ranking(&settings, &pool)?;
     let shared = Shared {
-        kafka: Kafka {
-            brokers: settings.kafka.brokers.clone(),
-            group: settings.kafka.group.clone(),
-        },
+        kafka,
         flows: Flows::new(client.clone(), Arc::clone(&settings)),
         buffer: Arc::new(BatchBuffer::default()),
         outbox_written: Arc::new(Notify::new()),
@@ -152,20 +152,19 @@ async fn run() -> anyhow::Result<()> {
     // In the order in which they end: what brings work in, then what does it.
     let stop_relay = CancellationToken::new();
     let runtime = boot::temporal::runtime()?;
-    let mut award = award_worker(&shared, &runtime)?;
-    let mut relay = relay_worker(&shared, &runtime, &stop_relay)?;
-    let mut tier = tier_worker(&shared, &runtime)?;
-    let mut assign = assign_worker(&shared, &runtime)?;
-    let mut reconcile = reconcile_worker(&shared, &runtime)?;
-    let mut rebuild = rebuild_worker(&shared, &runtime)?;
-    let stop_workers = [
-        award.shutdown_handle(),
-        relay.shutdown_handle(),
-        tier.shutdown_handle(),
-        assign.shutdown_handle(),
-        reconcile.shutdown_handle(),
-        rebuild.shutdown_handle(),
-    ];
+    let mut workers = Vec::new();
+    for queue in &shared.settings.worker.task_queues {
+        workers.push(match *queue {
+            id::AWARD_TASK_QUEUE => award_worker(&shared, &runtime)?,
+            id::RELAY_TASK_QUEUE => relay_worker(&shared, &runtime, &stop_relay)?,
+            id::TIER_TASK_QUEUE => tier_worker(&shared, &runtime)?,
+            id::ASSIGN_TASK_QUEUE => assign_worker(&shared, &runtime)?,
+            id::RECONCILE_TASK_QUEUE => reconcile_worker(&shared, &runtime)?,
+            id::RANKING_TASK_QUEUE => rebuild_worker(&shared, &runtime)?,
+            other => bail!("nobody here works on the task queue {other}"),
+        });
+    }
+    let stop_workers: Vec<_> = workers.iter().map(Worker::shutdown_handle).collect();
 
     let background = [
         server,
@@ -173,23 +172,29 @@ async fn run() -> anyhow::Result<()> {
             let programme = Arc::clone(&shared.programme);
             async move { programme.follow().await }
         }),
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
-                metrics.run_upkeep();
-            }
-        }),
+        tokio::spawn(async move { metrics.keep_small().await }),
     ];
-    let mut intake = tokio::spawn(intake(&shared, health).run(stop_intake.clone()));
+    let intake = health.map(|health| intake(&shared, health));
+    let mut intake = tokio::spawn({
+        let stop = stop_intake.clone();
+        async move {
+            if let Some(intake) = intake {
+                return intake.run(stop).await;
+            }
+            stop.cancelled().await;
+            Ok(())
+        }
+    });
     let starters = tokio::spawn({
         let (starters, stop) = (starters(&shared), stop_intake.clone());
         async move { Box::pin(starters.run(&stop)).await }
     });
     let upkeep = tokio::spawn({
         let (pool, stop) = (shared.pool.clone(), stop_intake.clone());
+        let flows = shared.flows.clone();
         async move {
             tokio::join!(
-                gauges::run(&pool, &stop),
+                gauges::run(&pool, &flows, &stop),
                 reconcile::watch(&pool, &stop),
                 sealer::seal(&pool, &stop),
                 keep_ranking(ranking.as_ref(), &stop),
@@ -199,20 +204,15 @@ async fn run() -> anyhow::Result<()> {
     tracing::info!(
         listen = %shared.settings.worker.listen,
         rules = shared.programme.current().version(),
+        queues = shared.settings.worker.task_queues.join(", "),
         "the worker is at work"
     );
 
     let mut workers = pin!(async {
-        tokio::try_join!(
-            award.run(),
-            relay.run(),
-            tier.run(),
-            assign.run(),
-            reconcile.run(),
-            rebuild.run()
-        )
-        .context("a Temporal worker ended")
-        .map(drop)
+        futures::future::try_join_all(workers.iter_mut().map(Worker::run))
+            .await
+            .context("a Temporal worker ended")
+            .map(drop)
     });
     let mut intake_ended = None;
     let outcome = tokio::select! {
@@ -257,6 +257,7 @@ async fn run() -> anyhow::Result<()> {
     }
     shared.pool.close().await;
     tracing::info!("the worker has stopped");
+    telemetry.end().await;
     outcome.and(ended)
 }
 
@@ -309,6 +310,7 @@ fn relay_worker(
 
 fn tier_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
     let (queue, drain) = options(shared, id::TIER_TASK_QUEUE);
+    let deployment = boot::temporal::pinning_deployment(&shared.settings.temporal);
     let services = &shared.settings.services;
     let services = ContextServices::new(ContextSettings {
         product_url: services.product_url.clone(),
@@ -319,7 +321,7 @@ fn tier_worker(shared: &Shared, runtime: &Runtime) -> anyhow::Result<Worker> {
     })?;
     let programme = Arc::clone(&shared.programme);
     let options = WorkerOptions::new(queue)
-        .deployment_options(boot::temporal::deployment())
+        .deployment_options(deployment)
         .graceful_shutdown_period(drain)
         .register_workflow::<TierUpgrade>()?
         .register_activities(TierSteps {

@@ -24,9 +24,10 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use workflows::contract::{RelayProgress, definition};
 
-use crate::{backoff::Backoff, kafka::Kafka, measures};
+use crate::{backoff::Backoff, kafka::Kafka, measures, traces};
 
 /// How many messages of a shard are published in one go.
 const FRONT_MESSAGES: i64 = 500;
@@ -192,9 +193,11 @@ impl OutboxRelay {
         if faultpoint::planted(bug::OUTBOX_MARK) {
             store::relay::mark_unpublished(&self.pool, &front).await?;
         }
+        let sending = spans(&front);
         faultpoint::reach("relay", "before-publish");
         let (acknowledged, failure) = self.publisher.publish(&front).await?;
         faultpoint::reach("relay", "after-publish");
+        drop(sending);
         let mut by_topic: BTreeMap<&str, u64> = BTreeMap::new();
         for waiting in &front.messages[..acknowledged] {
             *by_topic.entry(&waiting.message.topic).or_default() += 1;
@@ -301,6 +304,20 @@ impl Publisher {
         });
         Ok((acknowledged, failure))
     }
+}
+
+/// One for each topic that messages go to.
+fn spans(front: &ShardFront) -> Vec<Span> {
+    type Headers = [(String, Vec<u8>)];
+    let mut by_topic: BTreeMap<&str, Vec<&Headers>> = BTreeMap::new();
+    for Waiting { message, .. } in &front.messages {
+        let headers = by_topic.entry(&message.topic).or_default();
+        headers.push(&message.headers);
+    }
+    by_topic
+        .into_iter()
+        .map(|(topic, headers)| traces::send(topic, headers.into_iter()))
+        .collect()
 }
 
 fn record(waiting: &Waiting) -> FutureRecord<'_, [u8], [u8]> {

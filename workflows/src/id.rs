@@ -23,6 +23,16 @@ pub const RECONCILE_TASK_QUEUE: &str = "reconcile";
 /// The task queue of rebuilds of the ranking.
 pub const RANKING_TASK_QUEUE: &str = "ranking";
 
+/// The queues that the worker can be told to work on.
+pub const WORKER_TASK_QUEUES: [&str; 6] = [
+    AWARD_TASK_QUEUE,
+    RELAY_TASK_QUEUE,
+    TIER_TASK_QUEUE,
+    ASSIGN_TASK_QUEUE,
+    RECONCILE_TASK_QUEUE,
+    RANKING_TASK_QUEUE,
+];
+
 /// The schedule of reconciliations, as the Web UI shows it.
 pub const RECONCILE_SCHEDULE_ID: &str = "reconciliation";
 /// What the ids of scheduled reconciliations begin with; the server adds the time.

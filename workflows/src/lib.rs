@@ -23,6 +23,19 @@ mod step;
 pub mod tier_upgrade;
 pub mod visibility;
 
+/// The names of all flows, as operators see them.
+pub const NAMES: [&str; 9] = [
+    "AssignPromotion",
+    "AwardBatch",
+    "ClaimPromotion",
+    "Prune",
+    "RebuildRanking",
+    "Reconcile",
+    "Redeem",
+    "Relay",
+    "TierUpgrade",
+];
+
 pub use assign_promotion::AssignPromotion;
 pub use award::AwardBatch;
 pub use claim_promotion::ClaimPromotion;

@@ -81,7 +81,7 @@ impl OwnIssuer {
         };
         let (keys, secret) = match &own.keys {
             OwnKeys::Seed(seed) => {
-                let seed = Sha256::digest(seed.get_ref().expose().as_bytes());
+                let seed = Sha256::digest(seed.expose().as_bytes());
                 let key = SigningKey::new(dev::key(&seed), Algorithm::EdDSA)?;
                 (vec![key], seed.to_vec())
             }

@@ -14,7 +14,7 @@ fn settings(replace: &[(&str, &str)]) -> Settings {
         assert!(text.contains(old), "meed.toml has {old}");
         text = text.replace(old, new);
     }
-    Settings::parse(Path::new("meed.toml"), &text, |_| None).expect("it is right")
+    Settings::parse(Path::new("meed.toml"), &text, |_| Ok(None)).expect("it is right")
 }
 
 struct Setup {

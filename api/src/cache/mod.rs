@@ -36,6 +36,7 @@ use store::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::measures;
 use local::{Held, Local, Slot};
 use shared::Shared;
 
@@ -320,8 +321,7 @@ impl Held {
             Source::Ledger => "miss",
             Source::LedgerOnRequest => "bypass",
         };
-        metrics::counter!("meed_cache_lookups_total", "cache" => "accounts", "outcome" => outcome)
-            .increment(1);
+        measures::account_shown(outcome);
         let age = chrono::Duration::from_std(self.seen.elapsed()).unwrap_or_default();
         Shown {
             account: self.account,

@@ -9,7 +9,12 @@ mod class;
 mod places;
 mod shared;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -17,7 +22,11 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use boot::settings::{ClassLimits, LimitsSettings};
+use boot::{
+    Settings,
+    settings::{ClassLimits, LimitsSettings},
+    watch::Watched,
+};
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -25,7 +34,7 @@ use governor::{
 };
 use kv::Redis;
 
-use crate::{App, address, auth, body, error::ApiError, throttle};
+use crate::{App, address, auth, body, error::ApiError, measures, throttle};
 pub use class::Class;
 pub(crate) use places::Places;
 use shared::Shared;
@@ -56,9 +65,22 @@ struct Limit {
 
 /// The limits of all classes.
 pub struct Limits {
-    all: Vec<Limit>,
-    waiting: Places,
+    in_force: RwLock<Arc<InForce>>,
     shared: Option<Shared>,
+}
+
+/// The limits as they are for now. Requests that began under others end under them.
+struct InForce {
+    settings: LimitsSettings,
+    all: Vec<Arc<Limit>>,
+    waiting: Arc<Places>,
+}
+
+impl InForce {
+    fn of(&self, class: Class) -> Option<&Limit> {
+        let limit = self.all.iter().find(|limit| limit.class == class);
+        limit.map(|limit| &**limit)
+    }
 }
 
 /// What a client has left after a request, or how long it has to wait for the next one.
@@ -130,17 +152,66 @@ impl Limits {
     /// The limits of the configuration, counted together with other replicas where there is a
     /// Redis.
     pub fn new(settings: &LimitsSettings, redis: Option<Arc<Redis>>) -> Self {
+        let limit = |class: Class| Arc::new(Limit::new(class, class.of(settings)));
+        let in_force = InForce {
+            settings: settings.clone(),
+            all: Class::ALL.map(limit).into(),
+            waiting: Arc::new(Places::new(settings.max_waiting)),
+        };
         Self {
-            all: Class::ALL
-                .map(|class| Limit::new(class, class.of(settings)))
-                .into(),
-            waiting: Places::new(settings.max_waiting),
+            in_force: RwLock::new(Arc::new(in_force)),
             shared: redis.map(Shared::new),
         }
     }
 
-    fn of(&self, class: Class) -> Option<&Limit> {
-        self.all.iter().find(|limit| limit.class == class)
+    fn in_force(&self) -> Arc<InForce> {
+        let in_force = self.in_force.read();
+        Arc::clone(&in_force.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other limits into force. What has not changed goes on as it was; a class with other
+    /// limits begins with full buckets.
+    fn put_into_force(&self, settings: &LimitsSettings) {
+        let before = self.in_force();
+        let limit = |class: Class| {
+            let limit = before.all.iter().find(|limit| limit.class == class);
+            let same = limit.filter(|limit| limit.settings == class.of(settings));
+            same.cloned()
+                .unwrap_or_else(|| Arc::new(Limit::new(class, class.of(settings))))
+        };
+        let waiting = if before.settings.max_waiting == settings.max_waiting {
+            Arc::clone(&before.waiting)
+        } else {
+            Arc::new(Places::new(settings.max_waiting))
+        };
+        let in_force = InForce {
+            settings: settings.clone(),
+            all: Class::ALL.map(limit).into(),
+            waiting,
+        };
+        *self
+            .in_force
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
+    }
+
+    /// Follows `[limits]` of the configuration file, until the end. What else changes there counts
+    /// from the next start on.
+    pub async fn follow(&self, file: PathBuf) {
+        let mut watched = Watched::new(file.clone());
+        loop {
+            watched.changed().await;
+            match Settings::read(&file) {
+                Ok(settings) if settings.limits == self.in_force().settings => {}
+                Ok(settings) => {
+                    self.put_into_force(&settings.limits);
+                    tracing::info!(limits = ?settings.limits, "the limits were read again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the new configuration is refused; the limits stay");
+                }
+            }
+        }
     }
 
     async fn take(&self, limit: &Limit, client: &Client) -> Standing {
@@ -156,7 +227,7 @@ impl Limits {
     pub async fn keep_small(&self) {
         loop {
             tokio::time::sleep(FORGET_EVERY).await;
-            for limit in &self.all {
+            for limit in &self.in_force().all {
                 limit.buckets.retain_recent();
                 limit.buckets.shrink_to_fit();
             }
@@ -171,7 +242,8 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
         // Who looks for what is not there is counted too.
         None => Some(Class::Read),
     };
-    let Some(limit) = class.and_then(|class| app.limits.of(class)) else {
+    let in_force = app.limits.in_force();
+    let Some(limit) = class.and_then(|class| in_force.of(class)) else {
         return next.run(request).await;
     };
     let (mut parts, body) = request.into_parts();
@@ -190,13 +262,12 @@ pub(crate) async fn limit(State(app): State<Arc<App>>, request: Request, next: N
     let mut response = match standing.wait {
         None => {
             let request = Request::from_parts(parts, body);
-            pass(&app.limits, limit, &client, body_max_bytes, request, next)
+            pass(&in_force, limit, &client, body_max_bytes, request, next)
                 .await
                 .unwrap_or_else(ApiError::into_response)
         }
         Some(wait) => {
-            metrics::counter!("meed_requests_limited_total", "class" => limit.class.as_str())
-                .increment(1);
+            measures::limited(limit.class);
             ApiError::RateLimited(wait).into_response()
         }
     };
@@ -212,7 +283,7 @@ fn is_at(parts: &Parts, route: &str) -> bool {
 /// Lets a request in once it is all here, if there is a place for it. Whoever waits for a
 /// redemption's end needs little but time, and takes no place from others.
 async fn pass(
-    limits: &Limits,
+    limits: &InForce,
     limit: &Limit,
     client: &Client,
     body_max_bytes: usize,
@@ -233,7 +304,7 @@ async fn pass(
     };
     let request = body::arrived(request, body_max_bytes).await?;
     let Some(_place) = places.take(client) else {
-        metrics::counter!("meed_requests_shed_total", "class" => limit.class.as_str()).increment(1);
+        measures::shed(limit.class);
         return Err(ApiError::Overloaded);
     };
     Ok(next.run(request).await)
@@ -262,6 +333,31 @@ mod tests {
         let wait = refused.wait.expect("the bucket is empty");
         assert!(wait <= Duration::from_secs(1), "{wait:?}");
         assert_eq!(left(&b), 2, "every client has a bucket of its own");
+    }
+
+    #[test]
+    fn other_limits_come_into_force_and_the_rest_goes_on() {
+        let class = |capacity| ClassLimits {
+            capacity,
+            refill_per_second: 1,
+            max_concurrent: 1,
+        };
+        let mut settings = LimitsSettings {
+            read: class(2),
+            write: class(2),
+            ..LimitsSettings::default()
+        };
+        let limits = Limits::new(&settings, None);
+        let client = "a".to_owned();
+        let left = |class| {
+            let in_force = limits.in_force();
+            let limit = in_force.of(class).expect("it has limits");
+            limit.take_here(&client).remaining
+        };
+        assert_eq!([left(Class::Read), left(Class::Write)], [1, 1]);
+        settings.read = class(10);
+        limits.put_into_force(&settings);
+        assert_eq!([left(Class::Read), left(Class::Write)], [9, 0]);
     }
 
     #[test]

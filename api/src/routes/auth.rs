@@ -31,6 +31,7 @@ use crate::{
     body::{self, JsonBody},
     error::{ApiError, ProblemDocument, Thing},
     idempotency::{self, Claim, Reply},
+    measures,
     openapi::{AnyBody, AnyCall, told},
     origin,
     parameters::{IdempotencyKey, Origin},
@@ -342,7 +343,7 @@ pub(super) async fn login(
     let hash = user.as_ref().map(|user| user.password_hash.as_str());
     let right = app.passwords.verify(password.clone(), hash).await?;
     let (Some(user), true) = (user, right) else {
-        metrics::counter!("meed_logins_total", "outcome" => "refused").increment(1);
+        measures::login_refused();
         return Err(ApiError::InvalidCredentials);
     };
     attempt.was_right(&app.pool).await?;
@@ -377,7 +378,7 @@ pub(super) async fn login(
     }
     write_audit(&mut tx, own, "auth.login", &session, &origin).await?;
     ledger::commit(tx, "login").await?;
-    metrics::counter!("meed_logins_total", "outcome" => "logged-in").increment(1);
+    measures::logged_in();
     tokens(own, &session, &refresh_token, given.token_delivery)
 }
 
@@ -447,7 +448,7 @@ pub(super) async fn refresh(
             ledger::commit(tx, "refresh").await?;
             app.sessions_ended(&[session.session_id]);
             tracing::warn!(user_id = %session.user_id, "a refresh token came twice; its session has ended");
-            metrics::counter!("meed_refresh_tokens_reused_total").increment(1);
+            measures::refresh_token_reused();
             Err(ApiError::InvalidRefreshToken)
         }
         Rotated::Refused => Err(ApiError::InvalidRefreshToken),

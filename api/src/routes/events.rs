@@ -20,6 +20,7 @@ use crate::{
     body::JsonBody,
     error::{ApiError, ProblemDocument},
     idempotency::{self, Claim, Reply},
+    observe::about,
     openapi::{AnyBody, AnyCall, told},
     parameters::{Id, IdempotencyKey, Origin},
 };
@@ -109,6 +110,8 @@ pub(super) async fn send(
         return Err(ApiError::MissingRole(Role::Staff));
     }
     let award = inbound::read_event(&body, Utc::now())?;
+    about("event_id", award.event_id.as_str());
+    about("customer_id", award.customer_id.as_str());
     let keyed = idempotency::Request::new(&identity, "POST /api/v1/rewards/events", key, "", &body);
     let (mut tx, _turn) = match idempotency::claim(&app, &keyed).await? {
         Claim::Do(tx, turn) => (tx, turn),

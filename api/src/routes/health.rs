@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{App, readiness::Ready};
+use crate::{App, measures, readiness::Ready};
 
 /// The process runs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,16 +70,8 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Read
         example = json!("meed_http_requests_total{method=\"GET\",route=\"/loyalty\",status=\"200\"} 3\n")))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let pool = &app.pool;
-    metrics::gauge!("meed_database_connections").set(f64::from(pool.size()));
-    let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-    metrics::gauge!("meed_database_connections_idle").set(f64::from(idle));
-    let open = u32::try_from(app.sockets.open()).unwrap_or(u32::MAX);
-    metrics::gauge!("meed_sockets_open").set(f64::from(open));
-    let text = app
-        .metrics
-        .as_ref()
-        .map(metrics_exporter_prometheus::PrometheusHandle::render);
+    measures::sockets_open(app.sockets.open());
+    let text = app.metrics.as_ref().map(|metrics| metrics.render());
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         text.unwrap_or_default(),

@@ -19,6 +19,7 @@ use crate::{
     auth::{Scope, own},
     body::RawBody,
     error::{ApiError, ProblemDocument, Thing},
+    measures,
     openapi::{AnyBody, AnyCall, told},
     parameters::Origin,
     throttle,
@@ -233,7 +234,7 @@ pub(super) async fn token(
     let access_token = own
         .token(&grant)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    metrics::counter!("meed_tokens_total", "for" => "client").increment(1);
+    measures::client_got_token();
     let mut response = Json(ClientToken {
         access_token,
         token_type: "Bearer",

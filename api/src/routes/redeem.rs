@@ -23,6 +23,7 @@ use store::{
     redemptions::{self, Accepted, Origin as Road, Redemption},
 };
 use tokio::time::Instant;
+use tracing::Instrument;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -32,6 +33,7 @@ use crate::{
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
     idempotency::{self, Claim, Reply},
+    observe::about,
     openapi::{AnyBody, AnyCall, told},
     parameters::{Id, IdInAddress, IdempotencyKey, Origin, Parameters},
     routes::{ANSWER_WITHIN, detached},
@@ -239,6 +241,8 @@ pub(super) async fn redeem(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let request = inbound::read_redeem(&body, Utc::now(), UnknownFields::Refuse)?;
+    about("redeem_request_id", request.redeem_request_id.as_str());
+    about("customer_id", request.customer_id.as_str());
     let identity = caller.identity;
     if !identity.reaches_merchant(&request.merchant_id) {
         return Err(ApiError::MerchantNotAllowed);
@@ -344,7 +348,7 @@ async fn start_and_wait(
     let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
     let starting = Arc::clone(app);
     let start = request.clone();
-    tokio::spawn(async move {
+    let start = async move {
         let RedeemRequest {
             redeem_request_id: id,
             customer_id,
@@ -359,7 +363,8 @@ async fn start_and_wait(
         {
             tracing::warn!(redeem_request_id = %id, %error, "the start is in doubt; it is repeated");
         }
-    });
+    };
+    tokio::spawn(start.in_current_span());
     let id = &request.redeem_request_id;
     waiting::until(app, id, changes, deadline, |row: &Redemption| {
         if road == Road::Loyalty {
@@ -408,6 +413,7 @@ pub(super) async fn read(
 ) -> Result<Json<RedemptionBody>, ApiError> {
     let not_found = || ApiError::NotFound(Thing::Redemption);
     let id = RedeemRequestId::new(id).map_err(|_| not_found())?;
+    about("redeem_request_id", id.as_str());
     let changes = app.outcomes.listen();
     let seconds = u64::from(wait.unwrap_or(0)).min(app.settings.api.max_wait_seconds);
     let deadline = Instant::now() + Duration::from_secs(seconds);
@@ -471,6 +477,7 @@ pub(super) async fn cancel(
 ) -> Result<Reply, ApiError> {
     let not_found = || ApiError::NotFound(Thing::Redemption);
     let id = RedeemRequestId::new(id).map_err(|_| not_found())?;
+    about("redeem_request_id", id.as_str());
     let identity = caller.identity;
     let row = waiting::find(&app, &id).await?;
     row.filter(|row| may_see(&identity, row))

@@ -22,6 +22,7 @@ use crate::{
     auth::{Caller, RewardsRead, Scope},
     cache::{AskLedger, Source},
     error::{ApiError, LastKnown, ProblemDocument, Thing},
+    observe::about,
     openapi::{AnyCall, told},
     parameters::{Parameters, instant, instant_schema},
 };
@@ -186,6 +187,7 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let not_found = || ApiError::NotFound(Thing::Customer);
     let customer = CustomerId::new(customer).map_err(|_| not_found())?;
+    about("customer_id", customer.as_str());
     if !caller.identity.reaches_customer(&customer) {
         return Err(ApiError::CustomerNotAllowed);
     }

@@ -18,6 +18,7 @@ use crate::{
     auth::{Caller, Identity, RewardsRead, Scope},
     cache::{self, AskLedger, Source},
     error::{ApiError, ProblemDocument, Thing},
+    observe::about,
     openapi::{AnyCall, told},
     paging,
     parameters::Parameters,
@@ -160,6 +161,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let not_found = || ApiError::NotFound(Thing::Customer);
     let customer = CustomerId::new(customer).map_err(|_| not_found())?;
+    about("customer_id", customer.as_str());
     let identity = &caller.identity;
     if !identity.reaches_customer(&customer) {
         return Err(ApiError::CustomerNotAllowed);

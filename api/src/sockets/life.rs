@@ -24,7 +24,7 @@ use crate::{
     App,
     auth::{self, Identity, Role},
     error::ApiError,
-    notification,
+    measures, notification,
 };
 
 /// How many notifications are sent in one message.
@@ -68,7 +68,7 @@ pub(crate) async fn attend(app: Arc<App>, mut socket: WebSocket, visitor: Visito
         }
     };
     tracing::debug!(?end, "a socket ended");
-    metrics::counter!("meed_sockets_ended_total", "reason" => end.as_str()).increment(1);
+    measures::socket_ended(end.as_str());
     let _ = timeout(FAREWELL, say_farewell(socket, &end)).await;
     drop(ticket);
 }
@@ -307,7 +307,7 @@ impl Client<'_> {
             .await?;
             self.told = newest;
             self.seat.told.store(newest, Ordering::Relaxed);
-            metrics::counter!("meed_notifications_delivered_total").increment(count as u64);
+            measures::delivered(count);
             // What came after this was read wakes the socket again.
             if count < TOLD_AT_A_TIME as usize && bytes < TOLD_MAX_BYTES as usize {
                 return Ok(());

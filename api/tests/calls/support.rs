@@ -155,7 +155,7 @@ pub fn api_on(database: &TestDatabase, change: impl FnOnce(String) -> String) ->
     let text = include_str!("../../../meed.toml")
         .replace("outcome_wait_ms = 300", "outcome_wait_ms = 20000");
     let text = change(text);
-    let settings = Arc::new(Settings::parse(Path::new("meed.toml"), &text, |_| None).unwrap());
+    let settings = Arc::new(Settings::parse(Path::new("meed.toml"), &text, |_| Ok(None)).unwrap());
     let flows = Arc::new(FlowsOnTheSpot { pool: pool.clone() });
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../programme.toml");
     let rules = Arc::new(LiveProgramme::load(rules.as_ref()).unwrap());

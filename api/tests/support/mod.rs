@@ -103,7 +103,7 @@ pub fn settings(replace: &[(&str, &str)]) -> Settings {
         assert!(text.contains(old), "meed.toml has {old}");
         text = text.replace(old, new);
     }
-    Settings::parse(Path::new("meed.toml"), &text, |_| None).expect("it is right")
+    Settings::parse(Path::new("meed.toml"), &text, |_| Ok(None)).expect("it is right")
 }
 
 /// The changes to the configuration that leave no limit on how much is asked, for tests of what

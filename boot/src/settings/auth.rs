@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use toml::Spanned;
 
 use super::{Secret, value};
 
@@ -57,7 +56,7 @@ pub struct OwnIssuer {
 #[derive(Debug, Clone)]
 pub enum OwnKeys {
     /// Derived from this; in the dev profile only.
-    Seed(Spanned<Secret>),
+    Seed(Secret),
     /// Private keys (PKCS #8, PEM; Ed25519 or P-256), relative to the configuration file. The first
     /// one signs, all are published.
     Files(Vec<PathBuf>),
@@ -66,7 +65,7 @@ pub enum OwnKeys {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnTable {
-    signing_seed: Option<Spanned<Secret>>,
+    signing_seed: Option<Secret>,
     #[serde(default)]
     key_files: Vec<PathBuf>,
     #[serde(deserialize_with = "value::text")]
@@ -117,16 +116,6 @@ impl TryFrom<OwnTable> for OwnIssuer {
             refresh_grace_seconds: table.refresh_grace_seconds,
             cookie_origins: table.cookie_origins,
         })
-    }
-}
-
-impl OwnIssuer {
-    /// Where the seed stands in the file, when there is one.
-    pub(super) fn seed_at(&self) -> Option<usize> {
-        match &self.keys {
-            OwnKeys::Seed(seed) => Some(seed.span().start),
-            OwnKeys::Files(_) => None,
-        }
     }
 }
 

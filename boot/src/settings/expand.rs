@@ -2,12 +2,23 @@
 //!
 //! Comments stay as they are, and so do line numbers: a value cannot bring a line break with it.
 
+use std::ops::Range;
+
 /// What is wrong with a placeholder, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExpandError {
     pub(super) line: usize,
     pub(super) column: usize,
     pub(super) reason: String,
+}
+
+/// A text with the values of variables in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Expanded {
+    pub(super) text: String,
+    /// What of it are values of variables, which were not in the file.
+    pub(super) from_variables: Vec<Range<usize>>,
+    pub(super) errors: Vec<ExpandError>,
 }
 
 /// Where in a line of TOML the reader is.
@@ -20,62 +31,62 @@ enum Place {
     Literal,
 }
 
-/// Puts the values of variables into the text.
+/// Puts the values of variables into the text. Where that is not possible, nothing is put in.
 pub(super) fn expand(
     text: &str,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<String, ExpandError> {
-    let mut expanded = String::with_capacity(text.len());
+    variable: impl Fn(&str) -> Result<Option<String>, String>,
+) -> Expanded {
+    let mut expanded = Expanded {
+        text: String::with_capacity(text.len()),
+        ..Expanded::default()
+    };
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        expand_line(line, &variable, &mut expanded).map_err(|(column, reason)| ExpandError {
-            line: index + 1,
-            column,
-            reason,
-        })?;
+        expand_line(index + 1, line, &variable, &mut expanded);
     }
-    Ok(expanded)
+    expanded
 }
 
 fn expand_line(
+    number: usize,
     line: &str,
-    variable: &impl Fn(&str) -> Option<String>,
-    expanded: &mut String,
-) -> Result<(), (usize, String)> {
+    variable: &impl Fn(&str) -> Result<Option<String>, String>,
+    expanded: &mut Expanded,
+) {
     let mut place = Place::Bare;
     let mut rest = line;
     while let Some(c) = rest.chars().next() {
-        let column = line[..line.len() - rest.len()].chars().count() + 1;
-        let at_column = |reason: String| (column, reason);
         if rest.starts_with("${") {
-            let (placeholder, after) = rest[2..]
-                .split_once('}')
-                .filter(|(placeholder, _)| !placeholder.contains('\n'))
-                .ok_or_else(|| at_column("${ without its }".to_owned()))?;
-            let (name, default) = match placeholder.split_once(":-") {
-                Some((name, default)) => (name, Some(default)),
-                None => (placeholder, None),
+            let column = line[..line.len() - rest.len()].chars().count() + 1;
+            let fault = |reason: String| ExpandError {
+                line: number,
+                column,
+                reason,
             };
-            if !is_variable_name(name) {
-                return Err(at_column(format!("{name:?} is not the name of a variable")));
-            }
-            match (variable(name).filter(|value| !value.is_empty()), default) {
-                (Some(value), _) => {
-                    expanded.push_str(&fit(name, &value, place).map_err(at_column)?);
+            let placeholder = rest[2..]
+                .split_once('}')
+                .filter(|(placeholder, _)| !placeholder.contains('\n'));
+            let Some((placeholder, after)) = placeholder else {
+                expanded.errors.push(fault("${ without its }".to_owned()));
+                expanded.text.push_str(rest);
+                return;
+            };
+            match value(placeholder, variable, place) {
+                Ok((value, from_variable)) => {
+                    let start = expanded.text.len();
+                    expanded.text.push_str(&value);
+                    if from_variable {
+                        expanded.from_variables.push(start..expanded.text.len());
+                    }
                 }
-                (None, Some(default)) => expanded.push_str(default),
-                (None, None) => {
-                    return Err(at_column(format!(
-                        "the environment variable {name} is not set and has no default"
-                    )));
-                }
+                Err(reason) => expanded.errors.push(fault(reason)),
             }
             rest = after;
             continue;
         }
         match (place, c) {
             (Place::Bare, '#') => {
-                expanded.push_str(rest);
-                return Ok(());
+                expanded.text.push_str(rest);
+                return;
             }
             (Place::Bare, '"') => place = Place::Basic,
             (Place::Bare, '\'') => place = Place::Literal,
@@ -83,16 +94,38 @@ fn expand_line(
             (Place::Basic, '\\') => {
                 // The next character is escaped and says nothing of where the text ends.
                 let escaped = rest.chars().nth(1).map_or(0, char::len_utf8);
-                expanded.push_str(&rest[..=escaped]);
+                expanded.text.push_str(&rest[..=escaped]);
                 rest = &rest[1 + escaped..];
                 continue;
             }
             _ => {}
         }
-        expanded.push(c);
+        expanded.text.push(c);
         rest = &rest[c.len_utf8()..];
     }
-    Ok(())
+}
+
+/// What stands for a placeholder, and whether it is a variable's value.
+fn value(
+    placeholder: &str,
+    variable: &impl Fn(&str) -> Result<Option<String>, String>,
+    place: Place,
+) -> Result<(String, bool), String> {
+    let (name, default) = match placeholder.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (placeholder, None),
+    };
+    if !is_variable_name(name) {
+        return Err(format!("{name:?} is not the name of a variable"));
+    }
+    let set = variable(name)?.filter(|value| !value.is_empty());
+    match (set, default) {
+        (Some(value), _) => Ok((fit(name, &value, place)?, true)),
+        (None, Some(default)) => Ok((default.to_owned(), false)),
+        (None, None) => Err(format!(
+            "the environment variable {name} is not set and has no default"
+        )),
+    }
 }
 
 fn is_variable_name(name: &str) -> bool {
@@ -127,12 +160,30 @@ mod tests {
     use super::*;
 
     fn with(text: &str, variables: &[(&str, &str)]) -> Result<String, ExpandError> {
-        expand(text, |name| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
-        })
+        let mut expanded = expand(text, |name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            Ok(found.map(|(_, value)| (*value).to_owned()))
+        });
+        match expanded.errors.pop() {
+            Some(error) => Err(error),
+            None => Ok(expanded.text),
+        }
+    }
+
+    #[test]
+    fn every_fault_is_told_and_what_came_from_outside_is_known() {
+        let text = "a = \"${A}\"\nb = \"${B}\"\nc = \"${C:-file}\"\nd = \"x${D}\"\n";
+        let expanded = expand(text, |name| match name {
+            "A" | "B" => Ok(None),
+            "D" => Ok(Some("outside".to_owned())),
+            _ => Err("it cannot be read".to_owned()),
+        });
+        let lines: Vec<usize> = expanded.errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [1, 2, 3]);
+        let [range] = &expanded.from_variables[..] else {
+            panic!("{expanded:?}")
+        };
+        assert_eq!(&expanded.text[range.clone()], "outside");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::value;
 
 /// `[limits]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSettings {
     /// Reading: balances, histories, redemptions.

@@ -1,22 +1,25 @@
 //! The configuration of every process: one TOML file, named by `MEED_CONFIG`.
 //!
 //! Each field says what it is for; `meed.toml` at the root of the repository is the one of the dev
-//! profile. A file with a fault is refused with the line and the reason.
+//! profile. A file with faults is refused, and every fault is told with its line and the reason.
 
 mod auth;
 mod cache;
 mod expand;
+mod faults;
 mod grpc;
+mod kafka;
 mod limits;
 mod promotions;
 mod ranking;
 mod sockets;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod value;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -25,16 +28,17 @@ use std::{
 use domain::MerchantId;
 use ipnet::IpNet;
 use serde::Deserialize;
-use toml::Spanned;
 use workflows::redeem::RedeemLimits;
 
 pub use auth::{KeysSettings, OwnIssuer, OwnKeys, PasswordSettings, ThrottleSettings};
 pub use cache::{CacheSettings, RedisSettings};
 pub use grpc::{GrpcSettings, GrpcTls};
+pub use kafka::{KafkaCertificate, KafkaSasl, KafkaSettings, KafkaTls, ScramMechanism};
 pub use limits::{ClassLimits, LimitsSettings};
 pub use promotions::PromotionSettings;
 pub use ranking::RankingSettings;
 pub use sockets::SocketSettings;
+pub use telemetry::{LogFormat, TelemetrySettings};
 pub use value::{BUILT_IN_MERCHANT, Secret};
 
 /// The environment variable with the path of the configuration file.
@@ -53,18 +57,57 @@ pub enum SettingsError {
         /// Why.
         source: std::io::Error,
     },
-    /// Something in it is wrong.
-    #[error("{file}, line {line}, column {column}: {reason}")]
+    /// Something in it is wrong: everything that is, in the order of the file.
+    #[error("{}", told(file, faults))]
     Wrong {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1, in characters, after variables were put in.
-        column: usize,
-        /// What is wrong there.
-        reason: String,
+        /// What is wrong.
+        faults: Vec<Fault>,
     },
+}
+
+/// Something that is wrong in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1, in characters, after variables were put in.
+    pub column: usize,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+/// One line for each fault.
+fn told(file: &str, faults: &[Fault]) -> String {
+    let lines = faults.iter().map(|fault| {
+        let Fault {
+            line,
+            column,
+            reason,
+        } = fault;
+        format!("{file}, line {line}, column {column}: {reason}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A variable of the environment, or the content of the file that `NAME_FILE` names: where secrets
+/// are mounted as files. Nothing when neither is set.
+///
+/// # Errors
+/// When both are set, or the file cannot be read.
+pub fn variable(name: &str) -> Result<Option<String>, String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let file_variable = format!("{name}_FILE");
+    match (set(name), set(&file_variable)) {
+        (Some(_), Some(_)) => Err(format!("both {name} and {file_variable} are set")),
+        (value, None) => Ok(value),
+        (None, Some(file)) => std::fs::read_to_string(&file)
+            .map(|text| Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+            .map_err(|error| {
+                format!("{file_variable} names {file}, which cannot be read: {error}")
+            }),
+    }
 }
 
 /// For whom the system runs.
@@ -127,6 +170,9 @@ pub struct Settings {
     /// WebSockets.
     #[serde(default)]
     pub sockets: SocketSettings,
+    /// Logs and traces.
+    #[serde(default)]
+    pub telemetry: TelemetrySettings,
     /// Who may do what.
     pub auth: AuthSettings,
     /// The services that tier upgrades ask.
@@ -185,22 +231,14 @@ pub struct TemporalSettings {
     /// Where operators' browsers reach its Web UI, for links to it; empty for none.
     #[serde(default, deserialize_with = "value::http_url_if_given")]
     pub ui_url: Option<String>,
-}
-
-/// `[kafka]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaSettings {
-    /// The addresses to begin with, `host:port`, separated by commas.
-    #[serde(deserialize_with = "value::text")]
-    pub brokers: String,
-    /// The consumer group of the intake.
-    #[serde(default = "default_group", deserialize_with = "value::text")]
-    pub group: String,
-}
-
-fn default_group() -> String {
-    "meed-intake".to_owned()
+    /// Whether flows that take long stay with the version that began them. Each release is then
+    /// promoted with `meed temporal promote`; without it new ones do not begin.
+    #[serde(default)]
+    pub pin_long_flows: bool,
+    /// What Temporal keeps of flows is encrypted with the first of these keys and decrypted with
+    /// any, each `id:base64`, separated by commas; it is not encrypted when there is none.
+    #[serde(default, deserialize_with = "value::payload_keys")]
+    pub payload_keys: Option<Secret>,
 }
 
 /// `[api]`.
@@ -265,12 +303,20 @@ fn default_drain_seconds() -> u64 {
     10
 }
 
+fn every_task_queue() -> Vec<&'static str> {
+    workflows::id::WORKER_TASK_QUEUES.into()
+}
+
 /// `[worker]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerSettings {
     /// Where its health and metrics are served, `address:port`.
     pub listen: SocketAddr,
+    /// The task queues it works on, separated by commas in the file; all when it names none. Who
+    /// works on `award` reads Kafka.
+    #[serde(default = "every_task_queue", deserialize_with = "value::task_queues")]
+    pub task_queues: Vec<&'static str>,
     /// How long steps under way may take to end after a signal to stop, in seconds.
     #[serde(
         default = "default_drain_seconds",
@@ -603,7 +649,7 @@ impl TryFrom<IssuerTable> for Issuer {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DevIssuer {
-    enabled: Spanned<bool>,
+    enabled: bool,
     /// What its signing key is derived from.
     pub signing_seed: Secret,
     /// The `aud` of its tokens.
@@ -624,7 +670,7 @@ fn default_token_seconds() -> u64 {
 impl AuthSettings {
     /// The dev issuer, when it is turned on.
     pub fn dev_issuer(&self) -> Option<&DevIssuer> {
-        self.dev.as_ref().filter(|dev| *dev.enabled.get_ref())
+        self.dev.as_ref().filter(|dev| dev.enabled)
     }
 }
 
@@ -689,82 +735,86 @@ fn default_failure_threshold() -> u32 {
     5
 }
 
+fn fault_at(text: &str, found: &faults::Found) -> Fault {
+    let before = text.get(..found.span.start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Fault {
+        line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
+        column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
+        reason: found.reason.trim().replace('\n', "; "),
+    }
+}
+
 impl Settings {
+    /// The file that `MEED_CONFIG` names.
+    pub fn file() -> PathBuf {
+        std::env::var_os(CONFIG_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from)
+    }
+
     /// Reads the file that `MEED_CONFIG` names.
     ///
     /// # Errors
-    /// [`SettingsError`] with the line and the reason.
+    /// [`SettingsError`] with the line and the reason of everything that is wrong.
     pub fn load() -> Result<Self, SettingsError> {
-        let path = std::env::var_os(CONFIG_VARIABLE)
-            .filter(|path| !path.is_empty())
-            .map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from);
-        Self::read(&path)
+        Self::read(&Self::file())
     }
 
     /// Reads a file.
     ///
     /// # Errors
-    /// [`SettingsError`] with the line and the reason.
+    /// [`SettingsError`] with the line and the reason of everything that is wrong.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Unreadable {
             file: path.display().to_string(),
             source,
         })?;
-        Self::parse(path, &text, |name| std::env::var(name).ok())
+        Self::parse(path, &text, variable)
     }
 
     /// Reads the text of a file; `path` is for messages and as the place of relative paths.
     ///
     /// # Errors
-    /// [`SettingsError`] with the line and the reason.
+    /// [`SettingsError`] with the line and the reason of everything that is wrong.
     pub fn parse(
         path: &Path,
         text: &str,
-        variable: impl Fn(&str) -> Option<String>,
+        variable: impl Fn(&str) -> Result<Option<String>, String>,
     ) -> Result<Self, SettingsError> {
-        let file = path.display().to_string();
-        let expanded = expand::expand(text, variable).map_err(|error| SettingsError::Wrong {
-            file: file.clone(),
-            line: error.line,
-            column: error.column,
-            reason: error.reason,
-        })?;
-        let wrong = |start: usize, reason: &str| {
-            let before = expanded.get(..start).unwrap_or(&expanded);
-            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-            SettingsError::Wrong {
-                file: file.clone(),
-                line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
-                column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-                reason: reason.trim().replace('\n', "; "),
+        let expanded = expand::expand(text, variable);
+        let mut faults: Vec<Fault> = expanded
+            .errors
+            .iter()
+            .map(|error| Fault {
+                line: error.line,
+                column: error.column,
+                reason: error.reason.clone(),
+            })
+            .collect();
+        let unfilled: BTreeSet<usize> = faults.iter().map(|fault| fault.line).collect();
+        let read = faults::read(&expanded.text, &expanded.from_variables);
+        let found = read.as_ref().err().into_iter().flatten();
+        // What seems wrong where a variable is missing comes from that.
+        faults.extend(
+            found
+                .map(|found| fault_at(&expanded.text, found))
+                .filter(|fault| !unfilled.contains(&fault.line)),
+        );
+        match read {
+            Ok(mut settings) if faults.is_empty() => {
+                settings.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
+                settings.kafka.relative_to(&settings.directory);
+                Ok(settings)
             }
-        };
-        let mut settings: Self = toml::from_str(&expanded)
-            .map_err(|error| wrong(error.span().map_or(0, |span| span.start), error.message()))?;
-        if settings.profile == Profile::Production
-            && let Some(dev) = settings
-                .auth
-                .dev
-                .as_ref()
-                .filter(|dev| *dev.enabled.get_ref())
-        {
-            return Err(wrong(
-                dev.enabled.span().start,
-                "tokens for the asking are for the dev profile only: set auth.dev.enabled to false \
-                 or leave [auth.dev] out",
-            ));
+            _ => {
+                faults.sort_by_key(|fault| (fault.line, fault.column));
+                Err(SettingsError::Wrong {
+                    file: path.display().to_string(),
+                    faults,
+                })
+            }
         }
-        if settings.profile == Profile::Production
-            && let Some(start) = settings.auth.own.as_ref().and_then(OwnIssuer::seed_at)
-        {
-            return Err(wrong(
-                start,
-                "a key from a seed is for the dev profile only: name files that `meed keys \
-                 generate` wrote in auth.own.key_files",
-            ));
-        }
-        settings.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        Ok(settings)
     }
 
     /// A path of the configuration, which is relative to its file.

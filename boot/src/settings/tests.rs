@@ -2,12 +2,33 @@ use super::*;
 
 const SHIPPED: &str = include_str!("../../../meed.toml");
 
-fn environment(name: &str) -> Option<String> {
-    match name {
-        "DATABASE_URL" => Some("postgres://meed:pass%22word@127.0.0.1:5432/meed".to_owned()),
-        "PARTNERS_URL" => Some("http://127.0.0.1:9".to_owned()),
-        _ => None,
-    }
+fn environment(name: &str) -> Result<Option<String>, String> {
+    let value = match name {
+        "DATABASE_URL" => "postgres://meed:pass%22word@127.0.0.1:5432/meed",
+        "PARTNERS_URL" => "http://127.0.0.1:9",
+        name if name.ends_with("_SECRET") => "from outside",
+        "UNREADABLE" => return Err("UNREADABLE_FILE names /x, which cannot be read".to_owned()),
+        _ => return Ok(None),
+    };
+    Ok(Some(value.to_owned()))
+}
+
+/// The shipped file as it may run in production: its secrets come from variables.
+fn production(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let (name, _) = line.split_once(" = ").unwrap_or_default();
+        if faults::SECRETS
+            .iter()
+            .any(|path| path.last() == Some(&name))
+            && !["url", "payload_keys", "password"].contains(&name)
+        {
+            format!("{name} = \"${{A_SECRET}}\"")
+        } else {
+            line.replace("enabled = true", "enabled = false")
+                .replace("${MEED_PROFILE:-dev}", "production")
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn read(text: &str) -> Result<Settings, SettingsError> {
@@ -99,6 +120,18 @@ fn an_unset_variable_is_named() {
 }
 
 #[test]
+fn a_file_of_a_secret_that_cannot_be_read_is_named() {
+    let message = fault(
+        "customer_key = \"dev-visibility-key\"",
+        "customer_key = \"${UNREADABLE}\"",
+    );
+    assert!(
+        message.ends_with("UNREADABLE_FILE names /x, which cannot be read"),
+        "{message}"
+    );
+}
+
+#[test]
 fn unknown_fields_wrong_types_and_broken_toml_name_their_line() {
     assert!(fault("hold_ttl_seconds = 900", "hold_ttl = 900").contains("unknown field `hold_ttl`"));
     assert!(
@@ -148,6 +181,16 @@ fn a_wrong_profile_and_wrong_addresses_name_their_line() {
         )
         .contains("a secret may not be empty")
     );
+}
+
+#[test]
+fn a_worker_works_on_the_queues_that_it_is_told() {
+    let line = "task_queues = \"${MEED_WORKER_TASK_QUEUES:-}\"";
+    let queues = |text: &str| read(text).expect("it is right").worker.task_queues;
+    assert_eq!(queues(SHIPPED), workflows::id::WORKER_TASK_QUEUES);
+    let (text, _) = with(line, "task_queues = \"relay, award\"");
+    assert_eq!(queues(&text), ["relay", "award"]);
+    assert!(fault(line, "task_queues = \"awards\"").contains("\"awards\" is not a task queue"));
 }
 
 #[test]
@@ -220,6 +263,77 @@ fn other_services_are_reached_on_this_machine_or_with_certificates() {
     }
 }
 
+/// The shipped file with these values for what it takes from variables.
+fn with_variables(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    Settings::parse(Path::new("conf/meed.toml"), SHIPPED, |name| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        Ok(found.map(|(_, value)| (*value).to_owned()))
+    })
+}
+
+#[test]
+fn kafka_is_told_who_meed_is_over_tls_only() {
+    let shipped = read(SHIPPED).expect("it is right").kafka;
+    assert!(shipped.tls.is_none());
+    let kafka = with_variables(&[
+        ("KAFKA_CA_FILE", "ca.pem"),
+        ("KAFKA_CERT_FILE", "/keys/meed.pem"),
+        ("KAFKA_KEY_FILE", "meed.key"),
+        ("KAFKA_SASL_MECHANISM", "SCRAM-SHA-256"),
+        ("KAFKA_SASL_USER", "meed"),
+        ("KAFKA_SASL_PASSWORD", "never to be seen"),
+    ])
+    .expect("it is right")
+    .kafka;
+    let files: Vec<&Path> = kafka.files().into_iter().map(|(_, file)| file).collect();
+    assert_eq!(
+        files,
+        [
+            Path::new("conf/ca.pem"),
+            Path::new("/keys/meed.pem"),
+            Path::new("conf/meed.key")
+        ]
+    );
+    assert!(!format!("{kafka:?}").contains("never to be seen"));
+    let sasl = kafka.tls.and_then(|tls| tls.sasl).expect("a login");
+    assert_eq!(sasl.mechanism, ScramMechanism::Sha256);
+    assert_eq!(sasl.password.expose(), "never to be seen");
+
+    let ca = ("KAFKA_CA_FILE", "ca.pem");
+    let cert = ("KAFKA_CERT_FILE", "meed.pem");
+    let key = ("KAFKA_KEY_FILE", "meed.key");
+    let user = ("KAFKA_SASL_USER", "meed");
+    let password = ("KAFKA_SASL_PASSWORD", "never to be seen");
+    for (variables, why) in [
+        (&[ca, cert][..], "KAFKA_KEY_FILE"),
+        (&[ca, key], "KAFKA_CERT_FILE"),
+        (&[ca, user], "KAFKA_SASL_PASSWORD"),
+        (&[ca, password], "KAFKA_SASL_USER"),
+        (&[cert, key], "KAFKA_CA_FILE"),
+        (&[user, password], "KAFKA_CA_FILE"),
+        (
+            &[("KAFKA_SASL_MECHANISM", "PLAIN")],
+            "unknown variant `PLAIN`",
+        ),
+    ] {
+        let message = with_variables(variables).expect_err("refused").to_string();
+        assert!(message.contains(why), "{message}");
+        assert!(message.contains("line "), "{message}");
+        assert!(!message.contains("never to be seen"), "{message}");
+    }
+
+    let text = production(SHIPPED).replace("${KAFKA_SASL_PASSWORD:-}", "never to be seen");
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("password = "))
+        .expect("there")
+        + 1;
+    let message = read(&text).expect_err("refused").to_string();
+    let said = format!("line {line}, column 12: a secret does not stand in the file");
+    assert!(message.contains(&said), "{message}");
+    assert!(!message.contains("never to be seen"), "{message}");
+}
+
 #[test]
 fn the_types_of_promotions_are_types() {
     let settings = read(SHIPPED).expect("it is right").promotions;
@@ -245,13 +359,6 @@ fn meeds_own_keys_are_files_or_a_seed_for_the_dev_profile() {
         "{message}"
     );
 
-    let production = |text: &str| {
-        text.replace(
-            "profile = \"${MEED_PROFILE:-dev}\"",
-            "profile = \"production\"",
-        )
-        .replace("enabled = true", "enabled = false")
-    };
     let (text, line) = with(seed, seed);
     let message = read(&production(&text)).expect_err("refused").to_string();
     assert!(
@@ -274,10 +381,12 @@ fn meeds_own_keys_are_files_or_a_seed_for_the_dev_profile() {
 
 #[test]
 fn tokens_for_the_asking_are_for_the_dev_profile() {
-    let (text, _) = with(
-        "profile = \"${MEED_PROFILE:-dev}\"",
-        "profile = \"production\"",
-    );
+    let text = production(SHIPPED)
+        .replace("enabled = false", "enabled = true")
+        .replace(
+            "signing_seed = \"dev-own-signing-seed\"",
+            "key_files = [\"own.pem\"]",
+        );
     let line = text
         .lines()
         .position(|line| line.starts_with("enabled = true"))
@@ -288,11 +397,131 @@ fn tokens_for_the_asking_are_for_the_dev_profile() {
         message.starts_with(&format!("conf/meed.toml, line {line}, column 11: ")),
         "{message}"
     );
-    let off = text.replace("enabled = true", "enabled = false").replace(
+    let off = text.replace("enabled = true", "enabled = false");
+    assert!(read(&off).expect("it is right").auth.dev_issuer().is_none());
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let text = SHIPPED
+        .replace("profile = \"${MEED_PROFILE:-dev}\"", "profile = \"test\"")
+        .replace("max_connections = 16", "max_connections = 0")
+        .replace("namespace = \"${TEMPORAL_NAMESPACE:-meed}\"", "")
+        .replace("hold_ttl_seconds = 900", "hold_ttl = 900")
+        .replace(
+            "customer_key = \"dev-visibility-key\"",
+            "customer_key = \"${NOT_SET}\"",
+        )
+        .replace("signing_key = \"dev-key-M3\"", "signing_key = 3")
+        .replace(
+            "base_url = \"${PARTNERS_URL:-http://127.0.0.1:21002}/merchants/M4\"",
+            "",
+        );
+    let Err(SettingsError::Wrong { faults, .. }) = read(&text) else {
+        panic!("refused")
+    };
+    let said: Vec<(usize, &str)> = faults
+        .iter()
+        .map(|fault| (fault.line, fault.reason.as_str()))
+        .collect();
+    let line_of = |code: &str| {
+        let line = text.lines().position(|line| line.starts_with(code));
+        line.unwrap_or_else(|| panic!("{code}")) + 1
+    };
+    let expected = [
+        ("profile = ", "unknown variant `test`"),
+        ("max_connections = 0", "0 is not a whole number"),
+        ("[temporal]", "missing field `namespace`"),
+        ("customer_key = ", "NOT_SET is not set"),
+        ("hold_ttl = ", "unknown field `hold_ttl`"),
+        ("signing_key = 3", "invalid type: integer"),
+        ("[merchants.M4]", "missing field `base_url`"),
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for ((line, reason), (code, why)) in said.iter().zip(expected) {
+        assert_eq!(*line, line_of(code), "{reason}");
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
+#[test]
+fn broken_toml_is_told_line_by_line() {
+    let text = SHIPPED
+        .replace("max_connections = 16", "max_connections =")
+        .replace("hold_ttl_seconds = 900", "hold_ttl_seconds 900");
+    let Err(SettingsError::Wrong { faults, .. }) = read(&text) else {
+        panic!("refused")
+    };
+    assert!(faults.len() >= 2, "{faults:#?}");
+}
+
+#[test]
+fn in_production_no_secret_stands_in_the_file() {
+    let text = production(SHIPPED).replace(
         "signing_seed = \"dev-own-signing-seed\"",
         "key_files = [\"own.pem\"]",
     );
-    assert!(read(&off).expect("it is right").auth.dev_issuer().is_none());
+    read(&text).expect("they come from outside");
+    for (outside, inside) in [
+        ("customer_key = \"${A_SECRET}\"", "customer_key = \"a key\""),
+        (
+            "orders_jwt_secret = \"${A_SECRET}\"",
+            "orders_jwt_secret = \"${UNSET:-a default}\"",
+        ),
+        ("signing_key = \"${A_SECRET}\"", "signing_key = 'a key'"),
+        (
+            "url = \"${REDIS_URL:-}\"",
+            "url = \"redis://:password@redis:6379\"",
+        ),
+        (
+            "url = \"${DATABASE_URL:-",
+            "url = \"postgres://meed:password@db/meed\" # \"${X:-",
+        ),
+    ] {
+        let text = text.replacen(outside, inside, 1);
+        assert!(text.contains(inside), "{outside}");
+        let message = read(&text).expect_err("refused").to_string();
+        assert!(
+            message.contains("a secret does not stand in the file"),
+            "{message}"
+        );
+        assert!(
+            !message.contains("password") && !message.contains("a key"),
+            "{message}"
+        );
+    }
+    let without_password = text.replace("${REDIS_URL:-}", "redis://redis:6379");
+    read(&without_password).expect("an address without a password is no secret");
+}
+
+/// Whoever adds a secret adds it to the list.
+#[test]
+fn every_secret_is_known_as_one() {
+    let sources = [
+        include_str!("mod.rs"),
+        include_str!("auth.rs"),
+        include_str!("cache.rs"),
+        include_str!("grpc.rs"),
+        include_str!("kafka.rs"),
+        include_str!("limits.rs"),
+        include_str!("promotions.rs"),
+        include_str!("ranking.rs"),
+        include_str!("sockets.rs"),
+        include_str!("telemetry.rs"),
+    ];
+    let fields: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|source| source.lines())
+        .filter_map(|line| line.trim().trim_start_matches("pub ").split_once(": "))
+        .filter(|(_, kind)| ["Secret,", "Option<Secret>,"].contains(kind))
+        .map(|(name, _)| name)
+        .collect();
+    let known = faults::SECRETS
+        .iter()
+        .filter_map(|path| path.last().copied());
+    // Only the dev profile has seeds.
+    let known: BTreeSet<&str> = known.chain(["signing_seed"]).collect();
+    assert_eq!(fields, known);
 }
 
 #[test]

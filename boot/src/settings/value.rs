@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 use domain::MerchantId;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::StringDeserializer},
+    de::{Error, IntoDeserializer, MapAccess, Visitor, value::StringDeserializer},
 };
+
+use super::LogFormat;
+use crate::codec::Codec;
 
 pub use domain::redemption::BUILT_IN_MERCHANT;
 
@@ -43,6 +46,17 @@ pub(super) fn secret_if_given<'de, D: Deserializer<'de>>(
 ) -> Result<Option<Secret>, D::Error> {
     let text = String::deserialize(deserializer)?;
     Ok((!text.trim().is_empty()).then_some(Secret(text)))
+}
+
+/// Keys for payloads; an empty text is none.
+pub(super) fn payload_keys<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Secret>, D::Error> {
+    let keys = secret_if_given(deserializer)?;
+    if let Some(keys) = &keys {
+        Codec::parse(keys.expose()).map_err(D::Error::custom)?;
+    }
+    Ok(keys)
 }
 
 fn within<'de, D: Deserializer<'de>>(
@@ -133,6 +147,26 @@ pub(super) fn http_url_if_given<'de, D: Deserializer<'de>>(
     http_url(StringDeserializer::<D::Error>::new(url)).map(Some)
 }
 
+/// The name of a format of logs; an empty one is none.
+pub(super) fn log_format_if_given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<LogFormat>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    LogFormat::deserialize(name.into_deserializer()).map(Some)
+}
+
+/// A part of a whole.
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&number) {
+        return Ok(number);
+    }
+    Err(D::Error::custom(format!("{number} is not from 0 to 1")))
+}
+
 pub(super) fn is_http_url(url: &str) -> bool {
     url.strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"))
@@ -159,6 +193,32 @@ fn is_origin(text: &str) -> bool {
             && host.bytes().all(|byte| {
                 byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte)
             })
+    })
+}
+
+/// Task queues of the worker, separated by commas; all of them for none.
+pub(super) fn task_queues<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<&'static str>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let all = workflows::id::WORKER_TASK_QUEUES;
+    let named = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let queues: Vec<&'static str> = named
+        .map(|name| {
+            let queue = all.into_iter().find(|queue| *queue == name);
+            queue.ok_or_else(|| {
+                let all = all.join(", ");
+                D::Error::custom(format!("{name:?} is not a task queue of the worker: {all}"))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(if queues.is_empty() {
+        all.into()
+    } else {
+        queues
     })
 }
 

@@ -77,7 +77,8 @@ pub struct Replay {
 /// When Kafka or, for a replay, the database cannot be asked; when a letter that is named does not
 /// exist or cannot be replayed; when Kafka does not take one.
 pub async fn run(command: Dlq) -> anyhow::Result<()> {
-    let reader = reader::Reader::open(&addresses::kafka()?)?;
+    let kafka = addresses::kafka()?;
+    let reader = reader::Reader::open(&kafka)?;
     match command {
         Dlq::List(list) => {
             let pool = pool_if_any().await;
@@ -90,7 +91,7 @@ pub async fn run(command: Dlq) -> anyhow::Result<()> {
         }
         Dlq::Replay(replay) => {
             let pool = addresses::pool().await?;
-            replay::run(&reader, &pool, &addresses::kafka()?, &replay).await
+            replay::run(&reader, &pool, &kafka, &replay).await
         }
     }
 }

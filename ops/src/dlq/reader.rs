@@ -2,15 +2,15 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use boot::settings::KafkaSettings;
 use chrono::{DateTime, Utc};
 use domain::message::topic::DEAD_LETTER;
 use rdkafka::{
-    ClientConfig, TopicPartitionList,
-    config::RDKafkaLogLevel,
+    TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::MetadataPartition,
@@ -18,14 +18,12 @@ use rdkafka::{
 };
 
 use super::{letter::Letter, select::Place};
-
-/// How long a broker may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+use crate::kafka::{self, ANSWER_WITHIN};
 
 /// Reads dead letters.
 pub struct Reader {
     consumer: BaseConsumer,
-    brokers: String,
+    kafka: KafkaSettings,
     partitions: Vec<i32>,
 }
 
@@ -45,28 +43,28 @@ impl Reader {
     ///
     /// # Errors
     /// When Kafka does not answer or has no such topic.
-    pub fn open(brokers: &str) -> Result<Self> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "meed")
+    pub fn open(kafka: &KafkaSettings) -> Result<Self> {
+        tokio::task::block_in_place(|| kafka::reach(kafka))?;
+        let consumer: BaseConsumer = kafka::client(kafka)?
             // Only needed to be allowed to assign; it is never joined.
             .set("group.id", "meed-dlq")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "50");
-        // What cannot be reached is said once, below.
-        config.set_log_level(RDKafkaLogLevel::Emerg);
-        let consumer: BaseConsumer = config.create().context("KAFKA_BROKERS cannot be used")?;
+            .set("fetch.wait.max.ms", "50")
+            .create()
+            .context(kafka::UNUSABLE)?;
         let mut reader = Self {
             consumer,
-            brokers: brokers.to_owned(),
+            kafka: kafka.clone(),
             partitions: Vec::new(),
         };
         reader.partitions = reader.partitions_of(DEAD_LETTER)?;
         if reader.partitions.is_empty() {
-            bail!("Kafka at {brokers} has no topic {DEAD_LETTER}: `meed topics apply` creates it");
+            bail!(
+                "Kafka at {} has no topic {DEAD_LETTER}: `meed topics apply` creates it",
+                kafka.brokers
+            );
         }
         Ok(reader)
     }
@@ -88,12 +86,7 @@ impl Reader {
     }
 
     fn silent(&self, error: &KafkaError) -> anyhow::Error {
-        anyhow!(
-            "Kafka at {} does not answer within {} seconds: check that it runs and KAFKA_BROKERS, \
-             host:port ({error})",
-            self.brokers,
-            ANSWER_WITHIN.as_secs()
-        )
+        kafka::silent(&self.kafka, &error.to_string())
     }
 
     fn ends(&self, partition: i32) -> Result<(i64, i64)> {
@@ -202,7 +195,7 @@ impl Scan<'_> {
             if patience.is_zero() {
                 bail!(
                     "Kafka at {} does not answer within {} seconds",
-                    self.reader.brokers,
+                    self.reader.kafka.brokers,
                     ANSWER_WITHIN.as_secs()
                 );
             }

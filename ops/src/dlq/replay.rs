@@ -6,10 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use boot::settings::KafkaSettings;
 use chrono::Utc;
 use rdkafka::{
-    ClientConfig,
-    config::RDKafkaLogLevel,
     message::{Header, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord},
 };
@@ -25,7 +24,7 @@ use super::{
     reader::Reader,
     select::Place,
 };
-use crate::addresses;
+use crate::{addresses, kafka};
 
 /// How many letters are sent before their acknowledgements are waited for.
 const LETTERS_AT_A_TIME: usize = 200;
@@ -44,14 +43,14 @@ const LINES: usize = 50;
 pub async fn run(
     reader: &Reader,
     pool: &PgPool,
-    brokers: &str,
+    kafka: &KafkaSettings,
     arguments: &Arguments,
 ) -> Result<()> {
     let choice = &arguments.choice;
     let mut run = Run {
         reader,
         pool,
-        producer: producer(brokers)?,
+        producer: producer(kafka)?,
         arguments,
         partitions: HashMap::new(),
         report: Report::default(),
@@ -73,11 +72,8 @@ pub async fn run(
     Ok(())
 }
 
-fn producer(brokers: &str) -> Result<FutureProducer> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "meed")
+fn producer(kafka: &KafkaSettings) -> Result<FutureProducer> {
+    kafka::client(kafka)?
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set(
@@ -86,9 +82,9 @@ fn producer(brokers: &str) -> Result<FutureProducer> {
         )
         // More than any letter; the topic's own limit decides.
         .set("message.max.bytes", "8388608")
-        .set("linger.ms", "1");
-    config.set_log_level(RDKafkaLogLevel::Emerg);
-    config.create().context("KAFKA_BROKERS cannot be used")
+        .set("linger.ms", "1")
+        .create()
+        .context(kafka::UNUSABLE)
 }
 
 /// Who replays, for the record.

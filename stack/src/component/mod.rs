@@ -3,6 +3,7 @@
 pub(crate) mod kafka;
 pub(crate) mod nginx;
 pub(crate) mod postgres;
+pub(crate) mod prometheus;
 pub(crate) mod temporal;
 
 use anyhow::{Result, bail};
@@ -20,6 +21,8 @@ pub enum Component {
     Temporal,
     /// The plan's proxy, as process `nginx`; it runs when there are several of the service behind it.
     Nginx,
+    /// Prometheus, as process `prometheus`; it runs when it is asked for.
+    Prometheus,
 }
 
 impl Component {
@@ -33,6 +36,7 @@ impl Component {
             Self::Kafka => &["kafka"],
             Self::Temporal => &["temporal", "temporal-ui"],
             Self::Nginx => &["nginx"],
+            Self::Prometheus => &["prometheus"],
         }
     }
 }
@@ -46,8 +50,9 @@ impl std::str::FromStr for Component {
             "kafka" => Self::Kafka,
             "temporal" => Self::Temporal,
             "nginx" => Self::Nginx,
+            "prometheus" => Self::Prometheus,
             _ => bail!(
-                "there is no component `{name}`; there are postgres, kafka, temporal and nginx"
+                "there is no component `{name}`; there are postgres, kafka, temporal, nginx and prometheus"
             ),
         })
     }

@@ -29,6 +29,8 @@ pub struct Provisioned {
     pub temporal: Option<Temporal>,
     /// The `nginx` program.
     pub nginx: Option<PathBuf>,
+    /// The `prometheus` program.
+    pub prometheus: Option<PathBuf>,
 }
 
 /// Finds or makes what these components need, all at the same time.
@@ -59,6 +61,9 @@ pub fn provision(
     if wants(Component::Nginx) {
         needs.push(Need::Nginx);
     }
+    if wants(Component::Prometheus) {
+        needs.push(Need::Prometheus);
+    }
     toolchain::ensure(&needs, cache, progress)?;
 
     thread::scope(|scope| {
@@ -76,6 +81,7 @@ pub fn provision(
             kafka: joined(kafka)?,
             temporal: joined(temporal)?,
             nginx: toolchain::find_nginx().filter(|_| wants(Component::Nginx)),
+            prometheus: wants(Component::Prometheus).then(|| PathBuf::from("prometheus")),
         })
     })
 }

@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::command;
+use crate::go_tool;
 use crate::progress::{Progress, Task};
 use crate::toolchain::{self, Go};
-use crate::versions::{TEMPORAL_GO_MOD, TEMPORAL_GO_SUM, Versions};
+use crate::versions::{TEMPORAL, Versions};
 
 /// Name of the program, and the package that it is built from.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -38,12 +37,11 @@ pub struct Temporal {
 }
 
 fn entry_name() -> Result<String> {
-    let digest = hex::encode(Sha256::digest([TEMPORAL_GO_MOD, TEMPORAL_GO_SUM].concat()));
     Ok(format!(
         "temporal-{}-{}-{}",
         Versions::get().temporal,
         toolchain::go_platform()?,
-        &digest[..8]
+        TEMPORAL.digest()
     ))
 }
 
@@ -77,27 +75,11 @@ pub(super) fn provision(cache: &Cache, progress: &Progress) -> Result<Temporal> 
 }
 
 fn build(go: &Go, dir: &Path, task: &Task) -> Result<()> {
-    let module = dir.join("module");
-    fs::create_dir(&module)?;
-    fs::write(module.join("go.mod"), TEMPORAL_GO_MOD)?;
-    fs::write(module.join("go.sum"), TEMPORAL_GO_SUM)?;
-    let command = |arguments: &[&str]| {
-        let mut command = Command::new(&go.program);
-        command
-            .args(arguments)
-            .current_dir(&module)
-            .env("CGO_ENABLED", "0")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "-mod=readonly")
-            .env("GOWORK", "off")
-            .env_remove("GOROOT");
-        command
-    };
+    let go = TEMPORAL.unpack(go, dir)?;
     for (name, package) in PROGRAMS {
-        let mut build = command(&["build", "-v", "-trimpath", "-ldflags=-s -w", "-o"]);
-        command::run(task, build.arg(dir.join(name)).arg(package), None)?;
+        go_tool::build(&go, package, &dir.join(name), task)?;
     }
-    let source = command::output(&mut command(&[
+    let source = command::output(&mut go(&[
         "list",
         "-m",
         "-f",

@@ -228,3 +228,20 @@ async fn verify_names_who_was_tampered_with() {
     assert!(broken[1].contains("e1"), "{broken:?}");
     assert!(broken[2].contains("together they are 1"), "{broken:?}");
 }
+
+#[tokio::test]
+async fn the_most_that_one_customer_was_awarded_lately_is_known() {
+    let db = testing::database().await;
+    let most = async |seconds| {
+        let within = std::time::Duration::from_secs(seconds);
+        ledger::most_awarded_to_one(&db.pool, within).await.unwrap()
+    };
+    assert_eq!(most(600).await, points(0));
+    post(
+        &db.pool,
+        &[stay("e1", "A", 1), stay("e2", "B", 2), stay("e3", "A", 3)],
+    )
+    .await;
+    assert_eq!(most(600).await, points(400));
+    assert_eq!(most(0).await, points(0), "what is older does not count");
+}

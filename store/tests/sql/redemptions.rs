@@ -355,3 +355,55 @@ async fn a_redemption_that_was_started_waits_for_its_turn_until_it_is_stale() {
     assert_eq!(to_start(now, later).await, 0);
     assert_eq!(to_start(later, now).await, 1);
 }
+
+/// Metrics count each end once, and what has not ended by state.
+#[tokio::test]
+async fn a_step_says_whether_it_ended_it_and_what_is_open_is_counted() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    let open = async |state: State| {
+        let open = redemptions::open(pool).await.unwrap();
+        assert_eq!(open.len(), 4, "one for each state before the end");
+        open.into_iter().find(|open| open.state == state).unwrap()
+    };
+    let id = prepared(pool, "R1", 500, 200).await;
+    let queued = open(State::Queued).await;
+    assert_eq!(queued.count, 1);
+    assert!(queued.oldest_age_seconds > 0.0);
+    let reserved = redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    assert!(!reserved.ended_now);
+    redemptions::begin_confirm(pool, &id).await.unwrap();
+    assert_eq!(
+        (
+            open(State::Queued).await.count,
+            open(State::Confirming).await.count
+        ),
+        (0, 1)
+    );
+    for now in [true, false] {
+        let row = redemptions::settle(pool, &id, None, false).await.unwrap();
+        assert_eq!(row.ended_now, now);
+    }
+    let too_much = prepared(pool, "R2", 100, 9_000).await;
+    for now in [true, false] {
+        let row = redemptions::reserve(pool, &too_much, TTL, true)
+            .await
+            .unwrap();
+        assert_eq!((row.state, row.ended_now), (State::Failed, now));
+    }
+    let cancelled = prepared(pool, "R3", 100, 50).await;
+    redemptions::reserve(pool, &cancelled, TTL, true)
+        .await
+        .unwrap();
+    for now in [true, false] {
+        let row = redemptions::release(pool, &cancelled, FailureReason::Cancelled)
+            .await
+            .unwrap();
+        assert_eq!(row.ended_now, now);
+    }
+    let all = redemptions::open(pool).await.unwrap();
+    assert!(
+        all.iter()
+            .all(|open| open.count == 0 && open.oldest_age_seconds <= 0.0)
+    );
+}

@@ -33,6 +33,10 @@ struct Service {
     #[serde(default)]
     ports: Vec<String>,
     #[serde(default)]
+    expose: Vec<String>,
+    #[serde(default)]
+    deploy: BTreeMap<String, u16>,
+    #[serde(default)]
     depends_on: BTreeMap<String, Dependency>,
     healthcheck: Option<HealthCheck>,
 }
@@ -114,9 +118,79 @@ fn it_runs_the_services_of_the_development_stack() {
         compose.services["migrate"].command,
         ["sh", "-euc", &prepared.join("; ")]
     );
-    for component in ["postgres", "kafka", "temporal", "temporal-ui"] {
+    for component in [
+        "postgres",
+        "kafka",
+        "temporal",
+        "temporal-ui",
+        "redis",
+        "nginx",
+    ] {
         assert!(compose.services.contains_key(component), "{component}");
     }
+}
+
+#[test]
+fn there_are_three_of_what_there_may_be_several_of() {
+    let compose = compose();
+    let plan = Plan::load(&root().join("dev.toml")).unwrap();
+    for service in plan.services.iter().filter(|service| service.replicated) {
+        let composed = &compose.services[&service.name];
+        assert_eq!(
+            composed.deploy.get("replicas"),
+            Some(&3),
+            "{}",
+            service.name
+        );
+        // Three cannot have one port of this machine.
+        assert!(composed.ports.is_empty(), "{}", service.name);
+    }
+    let brokers = ["kafka", "kafka-2", "kafka-3"];
+    let mut nodes = BTreeSet::new();
+    for broker in brokers {
+        let environment = &compose.services[broker].environment;
+        let text = |name: &str| environment[name].as_str().unwrap().to_owned();
+        assert!(nodes.insert(text("KAFKA_NODE_ID")), "{broker}");
+        let voters = text("KAFKA_CONTROLLER_QUORUM_VOTERS");
+        for (number, other) in (1..).zip(brokers) {
+            assert!(
+                voters.contains(&format!("{number}@{other}:9093")),
+                "{voters}"
+            );
+        }
+        let advertised = text("KAFKA_ADVERTISED_LISTENERS");
+        assert!(
+            advertised.contains(&format!("CLIENTS://{broker}:9092")),
+            "{advertised}"
+        );
+    }
+    let replica = &compose.services["redis-replica"].command;
+    assert!(
+        replica
+            .windows(2)
+            .any(|words| words == ["--replicaof", "redis"]),
+        "{replica:?}"
+    );
+}
+
+/// The proxy of the compose file is the development stack's, in front of Docker's names.
+#[test]
+fn the_proxy_is_the_one_that_is_tested() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (composed, stacks) = (
+        read("deploy/docker/nginx.conf"),
+        read("deploy/nginx/nginx.conf"),
+    );
+    for included in ["http.conf", "site.conf"] {
+        assert!(stacks.contains(&format!("include {included};")));
+        assert!(
+            composed.contains(&format!("include meed/{included};")),
+            "{included}"
+        );
+    }
+    let environment = &compose().services["api"].environment;
+    assert_eq!(environment["MEED_API_URL"], "http://nginx:8080");
+    assert!(composed.contains("listen 8080;"));
 }
 
 #[test]
@@ -130,6 +204,10 @@ fn images_are_pinned_to_the_versions_of_the_development_stack() {
         ("temporalio/server", &versions.temporal),
         ("temporalio/admin-tools", &versions.temporal),
         ("temporalio/ui", &versions.temporal_ui),
+        ("redis", "7.4.1"),
+        ("nginx", "1.28.0"),
+        ("prom/prometheus", "v3.5.0"),
+        ("grafana/grafana", "12.1.0"),
         ("meed", "local"),
     ];
     let expected: BTreeMap<&str, &str> = expected.into_iter().collect();
@@ -161,7 +239,7 @@ fn what_stays_has_a_health_check_and_what_is_waited_for_can_be() {
         if let Some(check) = &service.healthcheck {
             assert!(!service.is_job() && check.test.len() > 1, "{name}");
         }
-        let listens = !service.ports.is_empty();
+        let listens = !service.ports.is_empty() || !service.expose.is_empty();
         assert_eq!(
             listens, checked,
             "{name} is asked for its health if it can be"
@@ -194,6 +272,10 @@ fn ports_are_open_on_this_machine_only_and_moved_by_the_same_variables() {
             let number: u16 = number.parse().unwrap();
             container.parse::<u16>().unwrap();
             assert!(taken.insert(number), "{number} is published twice");
+            if name == "grafana" {
+                // The one thing that only the compose file has.
+                continue;
+            }
             let port_name = variable
                 .strip_prefix("MEED_")
                 .unwrap()
@@ -213,6 +295,7 @@ fn processes_get_the_variables_of_the_development_stack() {
         .into_iter()
         .map(|(name, _)| name)
         .filter(|name| name != "DATABASE_SUPERUSER_URL" && name != "STACK_DATA_DIR")
+        .chain(["REDIS_URL".to_owned()])
         .collect();
     for (name, service) in compose()
         .services

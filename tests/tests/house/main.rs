@@ -4,4 +4,7 @@
 mod api_docs;
 mod architecture;
 mod compose;
+mod helm;
+mod migrations;
+mod observability;
 mod replay;

@@ -33,6 +33,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub use assignment::IntakeHealth;
 use assignment::{Assignment, Change};
@@ -42,7 +43,7 @@ use lane::{Flow, Lane};
 pub use notifying::Notifying;
 pub use redeeming::Redeeming;
 
-use crate::{flows::Flows, kafka::Kafka, measures, record::Record};
+use crate::{flows::Flows, kafka::Kafka, measures, record::Record, traces};
 
 /// How many messages are taken from the consumer before anything else is looked at.
 const MESSAGES_AT_A_TIME: usize = 1_000;
@@ -257,6 +258,8 @@ impl Run {
                 Change::Revoked(partitions) => {
                     tracing::info!(?partitions, "partitions revoked");
                     for (topic, partition) in partitions {
+                        // Whoever has it now says what it has to.
+                        measures::lag(&topic, partition, 0);
                         let lanes = self.lanes.get_mut(topic.as_str());
                         let assigned = lanes.and_then(|lanes| lanes.remove(&partition));
                         if let Some(running) = assigned.and_then(|assigned| assigned.running) {
@@ -308,15 +311,20 @@ impl Run {
         let flows = self.intake.flows.clone();
         let buffer = Arc::clone(&self.intake.buffer);
         let redeeming = self.intake.redeeming.clone();
+        let headers = records.iter().map(|record| &record.headers[..]);
+        let first_offset = records.first().map_or(0, |record| record.offset);
+        let group = self.intake.kafka.group();
+        let span = traces::process(topic, partition, first_offset, group, headers);
         let notifying = self.intake.notifying.clone();
-        let running = self.in_flight.spawn(async move {
+        let work = async move {
             match place {
                 Some(_place) => awarding::award(flows, buffer, records).await,
                 None if *done.topic == *topic::NOTIFICATIONS => notifying.accept(records).await,
                 None => redeeming.accept(records).await,
             }
             done
-        });
+        };
+        let running = self.in_flight.spawn(work.instrument(span));
         assigned.running = Some(running);
         let flow = assigned.lane.relieve();
         self.tell_consumer(flow, topic, partition);

@@ -23,7 +23,7 @@ pub struct Notifying {
 pub struct Counts {
     new: u32,
     same: u32,
-    refused: u32,
+    refused: Vec<RefusalClass>,
 }
 
 impl Notifying {
@@ -95,7 +95,7 @@ impl Rows for Notifying {
                     }
                 },
             };
-            counts.refused += 1;
+            counts.refused.push(refusal.class);
             letters.push(record.dead_letter(&refusal));
         }
         store::dead_letters::write(&mut transaction, &letters).await?;
@@ -104,10 +104,10 @@ impl Rows for Notifying {
     }
 
     fn done(&self, topic: &str, counts: Counts) {
-        if counts.refused > 0 {
+        if !counts.refused.is_empty() {
             self.outbox_written.notify_one();
         }
-        measures::taken_in(topic, counts.new, counts.same, counts.refused);
+        measures::taken_in(topic, counts.new, counts.same, &counts.refused);
     }
 }
 

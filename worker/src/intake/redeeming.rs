@@ -9,6 +9,7 @@ use store::{
     redemptions::{Accepted, Origin},
 };
 use tokio::sync::{Notify, Semaphore};
+use tracing::Instrument;
 
 use super::writing::{self, Rows};
 use crate::{
@@ -37,7 +38,7 @@ pub struct Redeeming {
 pub struct Counts {
     new: Vec<RedemptionToStart>,
     same: u32,
-    refused: u32,
+    refused: Vec<RefusalClass>,
 }
 
 impl Redeeming {
@@ -113,7 +114,7 @@ impl Rows for Redeeming {
                     }
                 },
             };
-            counts.refused += 1;
+            counts.refused.push(refusal.class);
             letters.push(record.dead_letter(&refusal));
         }
         store::dead_letters::write(&mut transaction, &letters).await?;
@@ -122,18 +123,18 @@ impl Rows for Redeeming {
     }
 
     fn done(&self, topic: &str, counts: Counts) {
-        if counts.refused > 0 {
+        if !counts.refused.is_empty() {
             self.outbox_written.notify_one();
         }
         let new = u32::try_from(counts.new.len()).unwrap_or(u32::MAX);
-        measures::taken_in(topic, new, counts.same, counts.refused);
+        measures::taken_in(topic, new, counts.same, &counts.refused);
         for redemption in counts.new {
             let Ok(waiting) = Arc::clone(&self.waiting).try_acquire_owned() else {
                 // Too many wait already; the starter finds the rest.
                 return;
             };
             let (flows, starting) = (self.flows.clone(), Arc::clone(&self.starting));
-            tokio::spawn(async move {
+            let start = async move {
                 let _waiting = waiting;
                 let Ok(_turn) = starting.acquire().await else {
                     return;
@@ -144,7 +145,8 @@ impl Rows for Redeeming {
                     // Not all of the others at once, when the server is away.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-            });
+            };
+            tokio::spawn(start.in_current_span());
         }
     }
 }

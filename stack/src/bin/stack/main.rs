@@ -112,6 +112,9 @@ struct Extent {
     /// How many of each service of which there may be several, behind nginx
     #[arg(long, env = "MEED_REPLICAS")]
     replicas: Option<u16>,
+    /// With Prometheus, which watches the services, evaluates the alerts and keeps what was measured
+    #[arg(long)]
+    with_observability: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -255,7 +258,9 @@ fn open(plan: Plan) -> Result<Stack> {
 /// Everything that a stack of this plan may run.
 fn used_components(plan: &Plan) -> Vec<Component> {
     let proxy = plan.proxy.as_ref().map(|_| Component::Nginx);
-    Component::ALL.into_iter().chain(proxy).collect()
+    let monitor = plan.monitor.as_ref().map(|_| Component::Prometheus);
+    let beside = proxy.into_iter().chain(monitor);
+    Component::ALL.into_iter().chain(beside).collect()
 }
 
 /// Becomes a program of the repository, which sees the stack's variables.

@@ -1,6 +1,6 @@
 //! `test`: the plan's steps in order, each timed, and a table of them at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -166,7 +166,7 @@ impl<'a> Bench<'a> {
             });
             self.components = Some(receiver);
         }
-        let names: Vec<String> = steps.iter().flat_map(|step| step.tools.clone()).collect();
+        let names: BTreeSet<String> = steps.iter().flat_map(|step| step.tools.clone()).collect();
         let mut senders = Vec::new();
         for name in names {
             let (sender, receiver) = mpsc::channel();

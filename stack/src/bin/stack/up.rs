@@ -27,7 +27,7 @@ static STAYING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn up(plan: &Plan, detach: bool, extent: Extent, reach: Reach) -> Result<ExitCode> {
-    let mut builder = builder(plan.clone())?;
+    let mut builder = builder(plan.clone())?.monitored(extent.with_observability);
     if let Some(brokers) = extent.brokers {
         builder = builder.brokers(brokers);
     }
@@ -153,13 +153,18 @@ fn print_closing(plan: &Plan, stack: &Stack, reach: Reach) -> Result<()> {
         }
         return Ok(());
     }
-    let width = plan
+    let runs = |component| stack.components().contains(&component);
+    let addresses: Vec<_> = plan
         .addresses
+        .iter()
+        .filter(|address| address.component.is_none_or(runs))
+        .collect();
+    let width = addresses
         .iter()
         .map(|address| address.name.chars().count())
         .max()
         .unwrap_or(0);
-    for address in &plan.addresses {
+    for address in addresses {
         println!(
             "  {:width$}  {}",
             address.name,

@@ -1,0 +1,95 @@
+//! Commands of the operations program that ask a running system.
+
+use std::process::{Command, Output};
+
+use serde_json::json;
+use tests::{
+    components::repository,
+    system::{System, system, unique},
+};
+
+async fn meed(system: &System, arguments: &[&str]) -> Output {
+    let mut command = Command::new(repository().join("target/debug/meed"));
+    command
+        .args(arguments)
+        .envs(&system.components.env)
+        .current_dir(repository());
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("it does not panic")
+        .expect("target/debug/meed is there; `./dev test` builds it first")
+}
+
+fn said(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn smoke_checks_a_system_from_end_to_end() {
+    let system = system().await;
+    let url = system.url("");
+    for more in [&[][..], &["--merchant", "M1"]] {
+        let output = meed(&system, &[&["smoke", "--url", &url], more].concat()).await;
+        let (out, err) = (said(&output.stdout), said(&output.stderr));
+        assert!(output.status.success(), "{out}{err}");
+        assert!(out.contains("a redemption runs to its end"), "{out}");
+        assert!(out.contains(" works. "), "{out}");
+    }
+    system.assert_ledger_agrees().await;
+}
+
+#[tokio::test]
+async fn smoke_says_what_does_not_work() {
+    let system = system().await;
+    // Nobody listens there.
+    let output = meed(&system, &["smoke", "--url", "http://127.0.0.1:9"]).await;
+    assert!(!output.status.success());
+    assert!(said(&output.stderr).contains("it is ready"), "{output:?}");
+    let url = system.url("");
+    let client = ["--client", "nobody", "--secret", "wrong"];
+    let output = meed(&system, &[&["smoke", "--url", &url][..], &client].concat()).await;
+    assert!(!output.status.success());
+    let err = said(&output.stderr);
+    assert!(err.contains("a token") && !err.contains("wrong"), "{err}");
+    // It fails where the merchant refuses.
+    let refused = ["smoke", "--url", &url, "--merchant", "M3"];
+    let output = meed(&system, &refused).await;
+    assert!(!output.status.success());
+    assert!(
+        said(&output.stderr).contains("PARTNER_REFUSED"),
+        "{output:?}"
+    );
+}
+
+#[tokio::test]
+async fn config_check_names_every_fault_at_once() {
+    let system = system().await;
+    let file = std::env::temp_dir().join(format!("{}.toml", unique("meed")));
+    let good = std::fs::read_to_string(repository().join("meed.toml")).expect("there");
+    let rules = repository().join("programme.toml");
+    let here = good.replace("\"programme.toml\"", &json!(rules).to_string());
+    let path = file.to_str().expect("a path").to_owned();
+    std::fs::write(&file, &here).expect("written");
+    let output = meed(&system, &["config", "check", &path]).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(said(&output.stdout).contains("is good"), "{output:?}");
+    let broken = here
+        .replace("max_connections = 16", "max_connections = \"many\"")
+        .replace("hold_ttl_seconds = 900", "hold_ttl_seconds = 0")
+        .replace("[merchants.M7]", "[merchants.meed]");
+    std::fs::write(&file, broken).expect("written");
+    let output = meed(&system, &["config", "check", &path]).await;
+    std::fs::remove_file(&file).expect("removed");
+    assert!(!output.status.success());
+    let err = said(&output.stderr);
+    for fault in [
+        "max_connections",
+        "0 is not a whole number",
+        "is built in",
+        "has 3 faults",
+    ] {
+        let told =
+            err.contains(fault) || fault == "max_connections" && err.contains("invalid type");
+        assert!(told, "{fault}: {err}");
+    }
+}
