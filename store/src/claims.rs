@@ -126,16 +126,12 @@ pub async fn find(
     promotion_id: &PromotionId,
     customer: &CustomerId,
 ) -> Result<Option<Assignment>, Error> {
-    let row: Option<Row> = sqlx::query_as(concat!(
+    let statement = concat!(
         "SELECT ",
         columns!(),
         " FROM promotion_assignments a WHERE promotion_id = $1 AND customer_id = $2"
-    ))
-    .bind(promotion_id.as_str())
-    .bind(customer.as_str())
-    .fetch_optional(conn)
-    .await?;
-    row.map(Assignment::try_from).transpose()
+    );
+    one(conn, statement, promotion_id, customer).await
 }
 
 async fn lock(
@@ -143,15 +139,25 @@ async fn lock(
     promotion_id: &PromotionId,
     customer: &CustomerId,
 ) -> Result<Option<Assignment>, Error> {
-    let row: Option<Row> = sqlx::query_as(concat!(
+    let statement = concat!(
         "SELECT ",
         columns!(),
         " FROM promotion_assignments a WHERE promotion_id = $1 AND customer_id = $2 FOR UPDATE"
-    ))
-    .bind(promotion_id.as_str())
-    .bind(customer.as_str())
-    .fetch_optional(conn)
-    .await?;
+    );
+    one(conn, statement, promotion_id, customer).await
+}
+
+async fn one(
+    conn: &mut PgConnection,
+    statement: &'static str,
+    promotion_id: &PromotionId,
+    customer: &CustomerId,
+) -> Result<Option<Assignment>, Error> {
+    let row: Option<Row> = sqlx::query_as(statement)
+        .bind(promotion_id.as_str())
+        .bind(customer.as_str())
+        .fetch_optional(conn)
+        .await?;
     row.map(Assignment::try_from).transpose()
 }
 

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
-use domain::{Command, Notification, Refusal, RefusalClass, inbound};
+use domain::{Command, Notification, Refusal, RefusalClass};
 use store::{PgPool, notifications::Stored};
 use tokio::sync::Notify;
 
@@ -37,24 +36,21 @@ impl Notifying {
 
     /// Sees to it that a batch of notifications is stored. Comes back only then.
     pub async fn accept(self, records: Vec<Record>) {
-        let now = Utc::now();
-        let readings = records
-            .iter()
-            .map(|record| match inbound::read(&record.as_message(), now)? {
-                Some(Command::Notify(notification)) => Ok(notification),
-                Some(_) | None => Err(Refusal::new(
-                    RefusalClass::UnknownEventType,
-                    "only notifications belong into this topic",
-                )),
-            })
-            .collect();
-        writing::write_all(&self, &records, readings).await;
+        writing::write_all(&self, &records).await;
     }
 }
 
 impl Rows for Notifying {
     type Command = Notification;
     type Counts = Counts;
+    const ONLY: &'static str = "notifications";
+
+    fn of(command: Command) -> Option<Self::Command> {
+        match command {
+            Command::Notify(asked) => Some(asked),
+            Command::Award(_) | Command::Redeem(_) => None,
+        }
+    }
 
     async fn write(
         &self,

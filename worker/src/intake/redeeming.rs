@@ -2,8 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::Utc;
-use domain::{Command, RedeemRequest, Refusal, RefusalClass, inbound};
+use domain::{Command, RedeemRequest, Refusal, RefusalClass};
 use store::{
     PgPool,
     redemptions::{Accepted, Origin},
@@ -56,24 +55,21 @@ impl Redeeming {
     /// Sees to it that a batch of requests is written. Comes back only then. Their workflows are
     /// started meanwhile; when that fails, the starter finds the rows.
     pub async fn accept(self, records: Vec<Record>) {
-        let now = Utc::now();
-        let readings = records
-            .iter()
-            .map(|record| match inbound::read(&record.as_message(), now)? {
-                Some(Command::Redeem(request)) => Ok(request),
-                Some(_) | None => Err(Refusal::new(
-                    RefusalClass::UnknownEventType,
-                    "only redemptions belong into this topic",
-                )),
-            })
-            .collect();
-        writing::write_all(&self, &records, readings).await;
+        writing::write_all(&self, &records).await;
     }
 }
 
 impl Rows for Redeeming {
     type Command = RedeemRequest;
     type Counts = Counts;
+    const ONLY: &'static str = "redemptions";
+
+    fn of(command: Command) -> Option<Self::Command> {
+        match command {
+            Command::Redeem(asked) => Some(asked),
+            Command::Award(_) | Command::Notify(_) => None,
+        }
+    }
 
     async fn write(
         &self,

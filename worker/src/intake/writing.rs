@@ -1,7 +1,8 @@
 //! Messages that become rows without a flow that waits for them: written in one transaction, unless
 //! the database refuses some of them.
 
-use domain::{Refusal, RefusalClass};
+use chrono::Utc;
+use domain::{Command, Refusal, RefusalClass, inbound};
 
 use crate::{award::SAME_WAY_ATTEMPTS, backoff::Backoff, bisection::Bisection, record::Record};
 
@@ -11,6 +12,11 @@ pub trait Rows {
     type Command: Send + Sync;
     /// What became of some of them.
     type Counts: Send;
+    /// What alone belongs into the topic, in the words of a refusal.
+    const ONLY: &'static str;
+
+    /// What a message asks for, if it is of this kind.
+    fn of(command: Command) -> Option<Self::Command>;
 
     /// Writes what is asked for, and a dead letter for each refusal, in one transaction. There is a
     /// reading for each record.
@@ -24,13 +30,21 @@ pub trait Rows {
     fn done(&self, topic: &str, counts: Self::Counts);
 }
 
-/// Sees to it that all of a batch is written: comes back only then. What the database refuses goes
-/// to the dead letters alone.
-pub async fn write_all<R: Rows + Sync>(
-    rows: &R,
-    records: &[Record],
-    mut readings: Vec<Result<R::Command, Refusal>>,
-) {
+/// Sees to it that all of a batch is written: comes back only then. What cannot be read and what the
+/// database refuses goes to the dead letters alone.
+pub async fn write_all<R: Rows + Sync>(rows: &R, records: &[Record]) {
+    let now = Utc::now();
+    let read = |record: &Record| {
+        inbound::read(&record.as_message(), now)?
+            .and_then(R::of)
+            .ok_or_else(|| {
+                Refusal::new(
+                    RefusalClass::UnknownEventType,
+                    format!("only {} belong into this topic", R::ONLY),
+                )
+            })
+    };
+    let mut readings: Vec<Result<R::Command, Refusal>> = records.iter().map(read).collect();
     let mut backoff = Backoff::short();
     let mut plan = Bisection::new(records.len());
     let mut same_way = 0;
