@@ -142,7 +142,9 @@ fn it_is_linted_and_every_variant_is_what_kubernetes_takes() {
 /// The check of the check.
 #[test]
 fn what_kubernetes_would_not_take_is_found() {
-    let text = rendered(&[]).replace("maxUnavailable: 1\n", "maxUnavailable: [1]\n");
+    let right = rendered(&[]);
+    let text = right.replace("containerPort: 8080", "containerPorts: 8080");
+    assert_ne!(text, right, "there is something to get wrong");
     let file = std::env::temp_dir().join(format!("meed-chart-wrong-{}.yaml", std::process::id()));
     fs::write(&file, text).expect("written");
     let output = run("kubectl-validate", &[file.to_str().expect("a path")]);
