@@ -101,10 +101,13 @@ async fn unreachable_services_are_gone_without_and_named() {
 async fn another_change_of_the_tier_stops_it_and_closing_looks_again() {
     let bench = TierBench::new(1_600).await;
     bench
-        .tell_service("product", json!({ "mode": "slow", "delayMs": 400 }))
+        .tell_service("product", json!({ "mode": "slow", "delayMs": 1500 }))
         .await;
     let handle = bench.start(LONG).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The account is read, and the service thinks.
+    while bench.faults.attempts("gather-context") == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     sqlx::query("UPDATE customers SET tier = 'SILVER', tier_version = tier_version + 1")
         .execute(bench.pool())
         .await

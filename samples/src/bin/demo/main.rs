@@ -192,8 +192,15 @@ impl Stage {
         let mut last = (i64::MAX, Backlog::default());
         let mut moved = Instant::now();
         loop {
-            let lag = tokio::task::block_in_place(|| self.kafka.lag(&topics))
-                .context("asking Kafka how far the intake is")?;
+            let lag = match tokio::task::block_in_place(|| self.kafka.lag(&topics)) {
+                Ok(lag) => lag,
+                // A broker that is busy may have to be asked again.
+                Err(_) if moved.elapsed() <= self.stall_limit => {
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                    continue;
+                }
+                Err(error) => return Err(error).context("asking Kafka how far the intake is"),
+            };
             let backlog = self.ledger.backlog().await?;
             if lag == 0 && backlog == Backlog::default() {
                 progress.finish();
