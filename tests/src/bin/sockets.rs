@@ -9,6 +9,7 @@ fn variable(name: &str) -> String {
 
 #[tokio::main]
 async fn main() {
+    boot::process::install_crypto();
     boot::descriptors::raise().expect("enough file descriptors");
     let sockets = std::env::args().nth(1).map(|count| count.parse());
     let bench = SocketBench {
