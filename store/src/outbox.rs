@@ -235,11 +235,19 @@ pub async fn write(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Resul
         .collect();
     let bodies: Vec<&[u8]> = messages.iter().map(|m| m.body.as_slice()).collect();
     sqlx::query(
-        "INSERT INTO outbox (shard, topic, message_key, headers, body)
-         SELECT shard, topic, message_key, headers, body
-         FROM unnest($1::smallint[], $2::text[], $3::bytea[], $4::jsonb[], $5::bytea[])
-              WITH ORDINALITY AS m (shard, topic, message_key, headers, body, position)
-         ORDER BY position",
+        "WITH written AS (
+             INSERT INTO outbox_messages (topic, message_key, headers, body)
+             SELECT topic, message_key, headers, body
+             FROM unnest($2::text[], $3::bytea[], $4::jsonb[], $5::bytea[])
+                  WITH ORDINALITY AS m (topic, message_key, headers, body, position)
+             ORDER BY position
+             RETURNING outbox_id)
+         INSERT INTO outbox_state (outbox_id, shard)
+         SELECT outbox_id, shard
+         FROM (SELECT outbox_id, row_number() OVER (ORDER BY outbox_id) AS position FROM written)
+              AS written
+         JOIN unnest($1::smallint[]) WITH ORDINALITY AS s (shard, position) USING (position)
+         ORDER BY outbox_id",
     )
     .bind(shards)
     .bind(topics)

@@ -43,7 +43,7 @@ pub struct Backlog {
 pub async fn waiting_shards(pool: &PgPool) -> Result<Vec<i16>, Error> {
     let rows: Vec<(i16,)> = sqlx::query_as(
         "SELECT shard FROM outbox_shards AS s
-         WHERE EXISTS (SELECT 1 FROM outbox AS o
+         WHERE EXISTS (SELECT 1 FROM outbox_state AS o
                        WHERE o.shard = s.shard AND o.published_at IS NULL)
          ORDER BY shard",
     )
@@ -76,8 +76,10 @@ pub async fn lock_front(
         "SELECT outbox_id, topic, message_key, headers, body
          FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY outbox_id) - octet_length(body)
                          AS bytes_before
-               FROM (SELECT * FROM outbox WHERE shard = $1 AND published_at IS NULL
-                     ORDER BY outbox_id LIMIT $2) AS front) AS front
+               FROM (SELECT outbox_id FROM outbox_state
+                     WHERE shard = $1 AND published_at IS NULL
+                     ORDER BY outbox_id LIMIT $2) AS front
+               JOIN outbox_messages USING (outbox_id)) AS front
          WHERE bytes_before < $3
          ORDER BY outbox_id",
     )
@@ -129,7 +131,8 @@ impl ShardFront {
             .collect();
         if !ids.is_empty() {
             sqlx::query(
-                "UPDATE outbox SET published_at = clock_timestamp() WHERE outbox_id = ANY($1)",
+                "UPDATE outbox_state SET published_at = clock_timestamp()
+                 WHERE outbox_id = ANY($1)",
             )
             .bind(&ids)
             .execute(&mut *self.transaction)
@@ -145,10 +148,12 @@ impl ShardFront {
 /// What the database reports.
 pub async fn mark_unpublished(pool: &PgPool, front: &ShardFront) -> Result<(), Error> {
     let ids: Vec<i64> = front.messages.iter().map(|m| m.outbox_id).collect();
-    sqlx::query("UPDATE outbox SET published_at = clock_timestamp() WHERE outbox_id = ANY($1)")
-        .bind(&ids)
-        .execute(pool)
-        .await?;
+    sqlx::query(
+        "UPDATE outbox_state SET published_at = clock_timestamp() WHERE outbox_id = ANY($1)",
+    )
+    .bind(&ids)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
@@ -172,12 +177,14 @@ pub async fn prune(pool: &PgPool, keep: Duration, at_a_time: u32) -> Result<u64,
         let mut tx = pool.begin().await?;
         let (last, old_enough, gone): (Option<i64>, Option<bool>, i64) = sqlx::query_as(
             "WITH front AS (
-                 SELECT outbox_id, created_at FROM outbox WHERE outbox_id > $1
+                 SELECT outbox_id, created_at FROM outbox_messages WHERE outbox_id > $1
                  ORDER BY outbox_id LIMIT $2),
              gone AS (
-                 DELETE FROM outbox USING front
-                 WHERE outbox.outbox_id = front.outbox_id AND outbox.published_at < $3
-                 RETURNING 1)
+                 DELETE FROM outbox_state AS s USING front
+                 WHERE s.outbox_id = front.outbox_id AND s.published_at < $3
+                 RETURNING s.outbox_id),
+             messages AS (
+                 DELETE FROM outbox_messages AS m USING gone WHERE m.outbox_id = gone.outbox_id)
              SELECT max(outbox_id), bool_and(created_at < $3), (SELECT count(*) FROM gone)
              FROM front",
         )
@@ -208,12 +215,13 @@ pub async fn prune(pool: &PgPool, keep: Duration, at_a_time: u32) -> Result<u64,
 /// What the database reports.
 pub async fn backlog(pool: &PgPool) -> Result<Backlog, Error> {
     let (messages, oldest_age_seconds): (i64, f64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL),
-                coalesce(extract(epoch FROM clock_timestamp() - min(front.created_at)), 0)::float8
+        "SELECT (SELECT count(*) FROM outbox_state WHERE published_at IS NULL),
+                coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
          FROM outbox_shards AS s
-         CROSS JOIN LATERAL (SELECT created_at FROM outbox AS o
+         CROSS JOIN LATERAL (SELECT outbox_id FROM outbox_state AS o
                              WHERE o.shard = s.shard AND o.published_at IS NULL
-                             ORDER BY outbox_id LIMIT 1) AS front",
+                             ORDER BY outbox_id LIMIT 1) AS front
+         JOIN outbox_messages USING (outbox_id)",
     )
     .fetch_one(pool)
     .await?;

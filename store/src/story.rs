@@ -138,7 +138,8 @@ pub async fn of_redemption(
               moved AS (SELECT * FROM transfers
                         WHERE source = 'redeem' AND source_event_id = $1),
               told AS (
-                  SELECT o.* FROM redemption, outbox o
+                  SELECT o.topic, o.created_at, s.published_at
+                  FROM redemption, outbox_messages o JOIN outbox_state s USING (outbox_id)
                   WHERE o.created_at BETWEEN redemption.updated_at - interval '10 seconds'
                                          AND redemption.updated_at + interval '10 seconds'
                     AND o.message_key = convert_to(redemption.customer_id, 'UTF8')

@@ -30,7 +30,7 @@ macro_rules! told {
                      (SELECT convert_from(decode(header ->> 1, 'base64'), 'UTF8')::bigint
                       FROM jsonb_array_elements(headers) AS header
                       WHERE header ->> 0 = 'meed-account-version') AS customer_version
-              FROM outbox WHERE topic = '",
+              FROM outbox_messages WHERE topic = '",
             $topic,
             "') AS message"
         )

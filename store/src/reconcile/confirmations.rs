@@ -101,7 +101,7 @@ pub async fn untold_transfers(
              SELECT topic, message_key,
                     (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h
                      WHERE h ->> 0 = 'meed-account-version' LIMIT 1) AS version
-             FROM outbox
+             FROM outbox_messages
              WHERE topic IN ('reward-confirmed', 'loyalty.pointsAdded.v2')
                AND created_at >= $1 - $3 * interval '1 second'
                AND created_at < $2 + $3 * interval '1 second')
@@ -204,7 +204,7 @@ pub async fn untold_redemptions(
     let rows: Vec<EndedRow> = sqlx::query_as(
         "WITH told AS MATERIALIZED (
              SELECT convert_from(body, 'UTF8')::jsonb ->> 'redeemRequestId' AS id
-             FROM outbox
+             FROM outbox_messages
              WHERE topic = 'redeem-confirmed'
                AND created_at >= $1 - $3 * interval '1 second'
                AND created_at < $2 + $3 * interval '1 second')
@@ -276,7 +276,7 @@ async fn never_told(
 async fn is_told(conn: &mut PgConnection, untold: &Untold) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
         "SELECT EXISTS (
-             SELECT FROM outbox
+             SELECT FROM outbox_messages
              WHERE topic = $1 AND message_key = $2
                AND CASE WHEN $3::text IS NULL
                    THEN headers @> jsonb_build_array(jsonb_build_array('meed-account-version',
@@ -347,8 +347,9 @@ pub async fn published(
 ) -> Result<Vec<Published>, Error> {
     let rows: Vec<PublishedRow> = sqlx::query_as(
         "SELECT outbox_id, shard, published_at, topic, message_key, headers, body FROM (
-             SELECT * FROM outbox
+             SELECT outbox_id, published_at FROM outbox_state
              WHERE published_at >= $2 AND published_at < $3 OFFSET 0) AS slice
+         JOIN outbox_messages USING (outbox_id)
          WHERE topic = $1 AND outbox_id > $4
          ORDER BY outbox_id LIMIT $5",
     )
@@ -393,7 +394,7 @@ pub async fn publish_again(pool: &PgPool, published: &Published) -> Result<bool,
         .execute(&mut *tx)
         .await?;
     let cleared = sqlx::query(
-        "UPDATE outbox SET published_at = NULL WHERE outbox_id = $1 AND published_at = $2",
+        "UPDATE outbox_state SET published_at = NULL WHERE outbox_id = $1 AND published_at = $2",
     )
     .bind(published.outbox_id)
     .bind(published.published_at)

@@ -61,9 +61,9 @@ async fn a_confirmation_that_is_missing_doubled_or_wrong_is_named() {
         ("DELETE FROM outbox WHERE topic = 'redeem-confirmed'", "R1 is SUCCESS: 0 answers"),
         ("DELETE FROM outbox WHERE topic = 'loyalty.pointsAdded.v2'", "customer A: 0 messages"),
         (double, "customer A: 2 confirmations"),
-        ("UPDATE outbox SET body = convert_to(replace(convert_from(body, 'UTF8'), '500', '501'), 'UTF8')
+        ("UPDATE outbox_messages SET body = convert_to(replace(convert_from(body, 'UTF8'), '500', '501'), 'UTF8')
           WHERE topic = 'reward-confirmed'", "was told of an award that is not in the ledger"),
-        ("UPDATE outbox SET body = convert_to(replace(convert_from(body, 'UTF8'), 'SUCCESS', 'FAILED'), 'UTF8')
+        ("UPDATE outbox_messages SET body = convert_to(replace(convert_from(body, 'UTF8'), 'SUCCESS', 'FAILED'), 'UTF8')
           WHERE topic = 'redeem-confirmed'", "R1 did not end as was told: FAILED"),
     ] {
         let db = ledger().await;
@@ -134,10 +134,13 @@ async fn only_what_was_published_long_ago_is_removed() {
     // rest long ago, but for the last, which is young altogether.
     execute(
         pool,
-        "UPDATE outbox SET created_at = now() - interval '40 days', published_at = now() - interval '36 days';
-         UPDATE outbox SET published_at = now() - interval '1 day' WHERE outbox_id = 1;
-         UPDATE outbox SET published_at = NULL WHERE outbox_id = 2;
-         UPDATE outbox SET created_at = now(), published_at = now()
+        "UPDATE outbox_messages SET created_at = now() - interval '40 days';
+         UPDATE outbox_state SET published_at = now() - interval '36 days';
+         UPDATE outbox_state SET published_at = now() - interval '1 day' WHERE outbox_id = 1;
+         UPDATE outbox_state SET published_at = NULL WHERE outbox_id = 2;
+         UPDATE outbox_messages SET created_at = now()
+         WHERE outbox_id = (SELECT max(outbox_id) FROM outbox);
+         UPDATE outbox_state SET published_at = now()
          WHERE outbox_id = (SELECT max(outbox_id) FROM outbox);
          ALTER TABLE transfers DISABLE TRIGGER transfers_append_only;
          UPDATE transfers SET posted_at = now() - interval '40 days';
@@ -147,6 +150,11 @@ async fn only_what_was_published_long_ago_is_removed() {
     let removed = relay::prune(pool, keep, 2).await.unwrap();
     assert_eq!(removed, all.len() as u64 - 3);
     assert_eq!(left(pool).await, [1, 2, *all.last().unwrap()]);
+    let states: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_state")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(states, 3, "nothing is left of them");
     assert_eq!(
         relay::prune(pool, keep, 2).await.unwrap(),
         0,
@@ -158,4 +166,43 @@ async fn only_what_was_published_long_ago_is_removed() {
     assert_ledger_agrees(pool).await;
     execute(pool, "DELETE FROM outbox WHERE message_key = 'C'").await;
     assert_eq!(broken(pool).await.len(), 2);
+}
+
+/// The version before writes to the outbox, marks it and removes from it by this name, while a
+/// release is rolled out.
+#[tokio::test]
+async fn the_version_before_finds_the_outbox_as_it_knows_it() {
+    let db = testing::database().await;
+    let pool = &db.pool;
+    execute(
+        pool,
+        "INSERT INTO outbox (shard, topic, message_key, headers, body)
+         SELECT 3, 't', 'k', '[]', m::text::bytea FROM generate_series(1, 3) AS m ORDER BY m",
+    )
+    .await;
+    let waiting = async || {
+        let front = relay::lock_front(pool, 3, 10, 1_000).await.unwrap();
+        let Some(front) = front else {
+            return Vec::new();
+        };
+        let bodies = front.messages.iter().map(|m| m.message.body.clone());
+        let bodies: Vec<Vec<u8>> = bodies.collect();
+        front.mark_published(0).await.unwrap();
+        bodies
+    };
+    assert_eq!(waiting().await, [b"1", b"2", b"3"], "in their order");
+    let marked = sqlx::query(
+        "UPDATE outbox SET published_at = clock_timestamp()
+         WHERE outbox_id = ANY(SELECT outbox_id FROM outbox
+                               WHERE shard = 3 AND published_at IS NULL
+                               ORDER BY outbox_id LIMIT 2)",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    assert_eq!(marked.rows_affected(), 2);
+    assert_eq!(waiting().await, [b"3"]);
+    execute(pool, "DELETE FROM outbox WHERE published_at IS NOT NULL").await;
+    assert_eq!(left(pool).await, [3]);
+    assert_eq!(relay::backlog(pool).await.unwrap().messages, 1);
 }
