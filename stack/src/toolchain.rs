@@ -55,6 +55,8 @@ pub enum Need {
     Prometheus,
     /// A browser, with the driver that tests steer it by.
     Chromium,
+    /// What asks a server as fast as it answers.
+    Wrk,
 }
 
 impl Need {
@@ -77,6 +79,7 @@ impl Need {
             "redis" => Self::Redis,
             "prometheus" => Self::Prometheus,
             "chromium" => Self::Chromium,
+            "wrk" => Self::Wrk,
             _ => bail!("nothing is known about how to install `{name}`"),
         })
     }
@@ -100,6 +103,7 @@ impl Need {
             Self::Prometheus => runs("prometheus", "--version") && runs("promtool", "--version"),
             // It is packaged with the browser that it fits, and finds it by itself.
             Self::Chromium => runs("chromedriver", "--version"),
+            Self::Wrk => is_there("wrk"),
         }
     }
 
@@ -127,6 +131,7 @@ impl Need {
             Self::Redis => "Redis".into(),
             Self::Prometheus => "Prometheus".into(),
             Self::Chromium => "Chromium with its driver".into(),
+            Self::Wrk => "wrk".into(),
         }
     }
 
@@ -153,6 +158,7 @@ impl Need {
             Self::Redis => &["redis-server"],
             Self::Prometheus => &["prometheus"],
             Self::Chromium => &["chromium-driver", "chromium-chromedriver"],
+            Self::Wrk => &["wrk"],
         }
     }
 
@@ -172,9 +178,15 @@ impl Need {
             Self::Redis => "redis",
             Self::Prometheus => "prometheus",
             Self::Chromium => "chromium chromedriver",
+            Self::Wrk => "wrk",
             Self::CCompiler | Self::Make => "(xcode-select --install)",
         }
     }
+}
+
+/// For a program that ends with a failure even when it is only asked for its version.
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 fn runs(program: &str, argument: &str) -> bool {

@@ -19,7 +19,6 @@ pub mod otlp;
 pub mod own;
 pub mod promotion_bench;
 pub mod redeem_bench;
-pub mod socket_bench;
 pub mod steady;
 pub mod system;
 pub mod tier_bench;

@@ -6,17 +6,11 @@ use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{
-        Error, Message, client::IntoClientRequest, handshake::client::Request,
-        protocol::WebSocketConfig,
-    },
+    WebSocketStream, client_async,
+    tungstenite::{Error, Message, client::IntoClientRequest, handshake::client::Request},
 };
 
 use crate::system::PATIENCE;
-
-/// What a client reads at once, in bytes: there may be very many of them in a process.
-const BUFFER_BYTES: usize = 1_024;
 
 /// Why a socket ended: the code, or nothing where it broke.
 pub type Ended = Option<u16>;
@@ -71,10 +65,7 @@ impl Watcher {
     async fn begin(api: &str, request: Request, first: Option<Value>) -> Result<Self, Error> {
         let address = api.trim_start_matches("http://");
         let stream = TcpStream::connect(address).await?;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(BUFFER_BYTES)
-            .write_buffer_size(0);
-        let (mut stream, _) = client_async_with_config(request, stream, Some(config)).await?;
+        let (mut stream, _) = client_async(request, stream).await?;
         if let Some(first) = first {
             stream.send(Message::text(first.to_string())).await?;
         }

@@ -129,9 +129,10 @@ const MAY_NOT_USE: [(&str, &[&str]); 10] = [
 ];
 
 /// Rooms that nothing but tests may know.
-const KNOWN_TO_TESTS_ONLY: [&str; 5] = ["tests", "samples", "stack", "simulator", "chaos"];
+const KNOWN_TO_TESTS_ONLY: [&str; 6] =
+    ["tests", "samples", "stack", "simulator", "chaos", "bench"];
 /// Rooms that are tests.
-const TESTS: [&str; 2] = ["tests", "chaos"];
+const TESTS: [&str; 3] = ["tests", "chaos", "bench"];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let metadata = MetadataCommand::new()
