@@ -433,83 +433,65 @@ impl Kind {
     fn report(self, found: &Found, report: &mut Report) {
         let kind = self.name();
         let each = |what: fn(&Round) -> f64| found.rounds.iter().map(what).collect::<Vec<_>>();
-        let none = Uses::new;
-        let mut add = |what: &str, unit, rounds, uses| {
-            report.add(Figure::new(format!("{kind}: {what}"), unit, rounds, uses))
+        for (what, seconds, uses) in [
+            ("made from nothing in", found.made_seconds, &found.made_uses),
+            (
+                "made anew while customers earn in",
+                found.made_anew_seconds,
+                &found.made_anew_uses,
+            ),
+        ] {
+            let name = format!("{kind}: {what}");
+            report.add(Figure::new(name, "s", vec![seconds], uses.clone()));
+        }
+        let mut add = |what: &str, unit, rounds| {
+            report.add(Figure::new(
+                format!("{kind}: {what}"),
+                unit,
+                rounds,
+                Uses::new(),
+            ))
         };
-        add(
-            "made from nothing in",
-            "s",
-            vec![found.made_seconds],
-            found.made_uses.clone(),
-        );
-        let anew = (vec![found.made_anew_seconds], found.made_anew_uses.clone());
-        add("made anew while customers earn in", "s", anew.0, anew.1);
-        add("memory", "MiB", vec![found.mib], none());
-        add(
-            "memory at most, while it is made anew",
-            "MiB",
-            vec![found.most_mib],
-            none(),
-        );
-        let changes = vec![found.changes_a_second];
-        add(
-            "customers who earned meanwhile",
-            "a second",
-            changes,
-            none(),
-        );
-        add(
+        add("memory", "MiB", vec![found.mib]);
+        let most = "memory at most, while it is made anew";
+        add(most, "MiB", vec![found.most_mib]);
+        let earned = "customers who earned meanwhile";
+        add(earned, "a second", vec![found.changes_a_second]);
+        let p50 = add(
             "a rank in the index, p50",
             "ms",
             each(|round| round.index.median()),
-            none(),
         );
         let p99 = add(
             "a rank in the index, p99",
             "ms",
             each(|round| round.index.p99()),
-            none(),
         );
-        let meanwhile = vec![found.meanwhile.p99()];
-        add(
-            "the same while it is made anew, p99",
-            "ms",
-            meanwhile,
-            none(),
-        );
+        let meanwhile = "the same while it is made anew, p99";
+        add(meanwhile, "ms", vec![found.meanwhile.p99()]);
         add(
             "a rank with the ledger, p50",
             "ms",
             each(|round| round.whole.median()),
-            none(),
         );
         add(
             "a rank with the ledger, p99",
             "ms",
             each(|round| round.whole.p99()),
-            none(),
         );
-        let followed = each(|round| round.followed.median());
-        add(
-            "from a commit until it is in the ranks, p50",
-            "ms",
-            followed,
-            none(),
-        );
-        let followed = each(|round| round.followed.p99());
-        let followed = add(
-            "from a commit until it is in the ranks, p99",
-            "ms",
-            followed,
-            none(),
-        );
+        let followed = "from a commit until it is in the ranks";
+        let median = each(|round| round.followed.median());
+        add(&format!("{followed}, p50"), "ms", median);
+        let followed_p99 = each(|round| round.followed.p99());
+        let followed = add(&format!("{followed}, p99"), "ms", followed_p99);
         report.at_most(
             &format!("{kind}: a rank within 2 ms at the 99th percentile"),
             p99,
             LOOKUP_MS,
-            "PostgreSQL, who earns, what follows the ledger and the index share the processors, \
-             and some lookups wait for their turn",
+            &format!(
+                "half of them take {p50:.2} ms; the others wait for a processor, which PostgreSQL, \
+                 who earns and what follows the ledger want too"
+            ),
         );
         report.at_most(
             &format!("{kind}: made, and made anew, within 120 s"),

@@ -175,7 +175,11 @@ impl fmt::Display for Report {
         writeln!(f, "{}\n{table}", self.name)?;
         let mut table = new_table(&["goal", "found", "", "why not"]);
         for goal in &self.goals {
-            let reached = if goal.reached { "reached" } else { "not reached" };
+            let reached = if goal.reached {
+                "reached"
+            } else {
+                "not reached"
+            };
             table.add_row([
                 goal.goal.clone(),
                 number(goal.found),

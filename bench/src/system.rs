@@ -22,6 +22,8 @@ use crate::sampling::Sampler;
 const RELEASE: &str = "target/release/";
 /// Where the plan has them.
 const DEBUG: &str = "target/debug/";
+/// How often the books are compared: not while something is measured.
+const WEEK_SECONDS: u64 = 604_800;
 /// A merchant that confirms at once and takes as many requests as come.
 pub const MERCHANT: &str = "WIDE";
 
@@ -73,7 +75,9 @@ pub fn become_release(options: &Options) -> Result<()> {
         stack::command::run(&task, &mut command, None)?;
         task.done("");
     }
-    let error = Command::new(&release).args(std::env::args_os().skip(1)).exec();
+    let error = Command::new(&release)
+        .args(std::env::args_os().skip(1))
+        .exec();
     bail!("`{}` cannot be run: {error}", release.display())
 }
 
@@ -126,7 +130,9 @@ impl System {
             self.plan
                 .service(name, self.stack.ports(), &self.stack.env())?;
         service.env.extend(self.env.iter().cloned());
-        let more = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let more = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         service.env.extend(more);
         let stack = Arc::clone(&self.stack);
         tokio::task::spawn_blocking(move || stack.start_service(service)).await?
@@ -240,13 +246,18 @@ fn run(step: &Step, root: &Path, env: &[(String, String)]) -> Result<()> {
     Ok(())
 }
 
-/// The repository's configuration with one merchant more. What is measured is what is in it.
+/// The repository's configuration with one merchant more, and without a reconciliation, which would
+/// begin at some quarter of an hour and be part of one round and not of the others. What is measured
+/// is what is in it.
 fn configuration(root: &Path, data_dir: &Path) -> Result<PathBuf> {
     let text = std::fs::read_to_string(root.join("meed.toml"))?;
     let file = "file = \"programme.toml\"";
     ensure!(text.contains(file), "meed.toml does not say `{file}`");
     let programme = root.join("programme.toml").display().to_string();
     let mut text = text.replace(file, &format!("file = {}", toml_string(&programme)));
+    let every = "every_seconds = 900 #";
+    ensure!(text.contains(every), "meed.toml does not say `{every}`");
+    text = text.replace(every, &format!("every_seconds = {WEEK_SECONDS} #"));
     text.push_str(&format!(
         "\n[merchants.{MERCHANT}]\nbase_url = \"${{PARTNERS_URL}}/merchants/{MERCHANT}\"\n\
          signing_key = \"dev-key-{MERCHANT}\"\nmax_concurrent = 512\n"

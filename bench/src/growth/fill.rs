@@ -42,6 +42,17 @@ const BALANCES: &str = "
            version = version + $2
     WHERE customer_id LIKE $1";
 
+/// Statements that take away the indexes whose keys come in no order, and those that bring them
+/// back: to fill a table and then its index takes a fraction of the time.
+const INDEXES: &str = "
+    SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname),
+           format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname,
+                  pg_get_constraintdef(oid))
+    FROM pg_constraint WHERE conname IN ('transfers_once', 'processed_events_pkey')
+    UNION ALL
+    SELECT format('DROP INDEX %I', relname), pg_get_indexdef(oid)
+    FROM pg_class WHERE relname = 'transfers_by_customer'";
+
 /// Fills the ledger, faster than a client could.
 pub struct Filler {
     conn: PgConnection,
@@ -58,9 +69,12 @@ impl Filler {
         let url = format!("{server}/{}", system.plan.database);
         let mut conn = PgConnection::connect(&url).await?;
         // Neither foreign keys nor the disk need to be asked for each row.
-        sqlx::raw_sql("SET session_replication_role = replica; SET synchronous_commit = off")
-            .execute(&mut conn)
-            .await?;
+        sqlx::raw_sql(
+            "SET session_replication_role = replica; SET synchronous_commit = off;
+             SET maintenance_work_mem = '512MB'",
+        )
+        .execute(&mut conn)
+        .await?;
         Ok(Self { conn })
     }
 
@@ -87,6 +101,11 @@ impl Filler {
         let there: i64 = count.fetch_one(&mut self.conn).await?;
         let missing = i64::try_from(rows)?.saturating_sub(there).max(0);
         let each = missing / i64::try_from(customers.count)?;
+        let indexes: Vec<(String, String)> =
+            sqlx::query_as(INDEXES).fetch_all(&mut self.conn).await?;
+        for (take_away, _) in &indexes {
+            self.run(take_away).await?;
+        }
         for turn in 1..=each {
             sqlx::query(FILL)
                 .bind(customers.pattern())
@@ -100,8 +119,18 @@ impl Filler {
             .bind(each)
             .execute(&mut self.conn)
             .await?;
+        for (_, bring_back) in &indexes {
+            task.line(bring_back);
+            self.run(bring_back).await?;
+        }
         self.tidy_up().await?;
         task.done("");
+        Ok(())
+    }
+
+    async fn run(&mut self, statement: &str) -> Result<()> {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::query(statement).execute(&mut self.conn).await?;
         Ok(())
     }
 

@@ -53,8 +53,30 @@ const PARTS: [(&str, &str, &str); 9] = [
     ),
 ];
 
-/// The sums and counts of all parts until now.
-pub struct Counted(Vec<(f64, f64)>);
+/// What else is counted: what it is called here, its counter, and which of its series.
+const COUNTS: [(&str, &str, &str); 3] = [
+    (
+        "starts that failed or took too long, and were repeated",
+        "temporal_request_failure_total",
+        "operation=\"StartWorkflowExecution\"",
+    ),
+    (
+        "tasks of flows that were polled for, not got with the start",
+        "temporal_workflow_task_queue_poll_succeed_total",
+        "",
+    ),
+    (
+        "tasks that were lost",
+        "temporal_workflow_task_execution_failed_total",
+        "",
+    ),
+];
+
+/// The sums and counts of all parts until now, and what else is counted.
+pub struct Counted {
+    parts: Vec<(f64, f64)>,
+    counts: Vec<f64>,
+}
 
 impl Counted {
     /// Asks the api.
@@ -71,21 +93,32 @@ impl Counted {
                 total(&text, &format!("{metric}_count"), label),
             )
         });
-        Ok(Self(parts.collect()))
+        let counts = COUNTS
+            .iter()
+            .map(|(_, metric, label)| total(&text, metric, label));
+        Ok(Self {
+            parts: parts.collect(),
+            counts: counts.collect(),
+        })
     }
 
     /// What has been counted since, for so many redemptions, as a note for people.
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
     pub fn told(&self, before: &Self, redemptions: usize, when: &str) -> String {
-        let since = self.0.iter().zip(&before.0);
+        let since = self.parts.iter().zip(&before.parts);
         let parts = PARTS.iter().zip(since).map(|((name, ..), (now, then))| {
             let (seconds, count) = (now.0 - then.0, now.1 - then.1);
             let mean = 1_000.0 * seconds / count.max(1.0);
             format!("{name} {mean:.1} × {:.2}", count / redemptions as f64)
         });
+        let since = self.counts.iter().zip(&before.counts);
+        let counts = COUNTS.iter().zip(since);
+        let counts = counts.map(|((name, ..), (now, then))| format!("{name}: {}", now - then));
         format!(
-            "In the api {when}, on average in ms × how many for a redemption: {}.",
-            parts.collect::<Vec<_>>().join("; ")
+            "In the api {when}, on average in ms × how many for a redemption: {}. Of {redemptions} \
+             redemptions, {}.",
+            parts.collect::<Vec<_>>().join("; "),
+            counts.collect::<Vec<_>>().join("; ")
         )
     }
 }

@@ -215,7 +215,6 @@ impl Bench<'_> {
     /// are half a minute after its end.
     async fn sale(&mut self, saturation: f64) -> Result<(Sale, f64, Alone)> {
         self.rest().await?;
-        boot::descriptors::raise()?;
         let lasting = Duration::from_secs(self.options.scaled(SALE_SECONDS).max(3) as u64);
         let end = Instant::now() + lasting;
         let sale = sale::hold(&self.buying, "sale-", saturation * SALE_TIMES, lasting).await?;

@@ -129,8 +129,7 @@ const MAY_NOT_USE: [(&str, &[&str]); 10] = [
 ];
 
 /// Rooms that nothing but tests may know.
-const KNOWN_TO_TESTS_ONLY: [&str; 6] =
-    ["tests", "samples", "stack", "simulator", "chaos", "bench"];
+const KNOWN_TO_TESTS_ONLY: [&str; 6] = ["tests", "samples", "stack", "simulator", "chaos", "bench"];
 /// Rooms that are tests.
 const TESTS: [&str; 3] = ["tests", "chaos", "bench"];
 
