@@ -91,7 +91,7 @@ where
     // On a thread of its own: timers of the runtime are exact to a millisecond only.
     let begun = tokio::task::spawn_blocking(move || {
         let began = Instant::now();
-        let begin = |number: usize| {
+        let start_one = |number: usize| {
             let due = began + Duration::from_secs_f64(number as f64 / rate);
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let one = one(number);
@@ -100,7 +100,7 @@ where
                 (due.elapsed(), came_to)
             })
         };
-        (0..count).map(begin).collect::<Vec<_>>()
+        (0..count).map(start_one).collect::<Vec<_>>()
     });
     let mut ended = Vec::with_capacity(count);
     for one in begun.await? {

@@ -54,7 +54,7 @@ pub struct Figure {
 #[serde(rename_all = "camelCase")]
 pub struct Goal {
     /// What, such as `at least 0.30 of (a)`.
-    pub goal: String,
+    pub wanted: String,
     /// What was found.
     pub found: f64,
     /// Whether it is reached.
@@ -127,7 +127,7 @@ impl Report {
     fn goal(&mut self, goal: &str, found: f64, reached: bool, why_not: &str) {
         let why_not = if reached { "" } else { why_not };
         self.goals.push(Goal {
-            goal: goal.to_owned(),
+            wanted: goal.to_owned(),
             found,
             reached,
             why_not: why_not.to_owned(),
@@ -181,7 +181,7 @@ impl fmt::Display for Report {
                 "not reached"
             };
             table.add_row([
-                goal.goal.clone(),
+                goal.wanted.clone(),
                 number(goal.found),
                 reached.to_owned(),
                 goal.why_not.clone(),

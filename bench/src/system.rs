@@ -2,6 +2,7 @@
 //! repository's own configuration with merchants whose bulkhead is wide enough to be loaded.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -258,10 +259,11 @@ fn configuration(root: &Path, data_dir: &Path) -> Result<PathBuf> {
     let every = "every_seconds = 900 #";
     ensure!(text.contains(every), "meed.toml does not say `{every}`");
     text = text.replace(every, &format!("every_seconds = {WEEK_SECONDS} #"));
-    text.push_str(&format!(
+    write!(
+        text,
         "\n[merchants.{MERCHANT}]\nbase_url = \"${{PARTNERS_URL}}/merchants/{MERCHANT}\"\n\
          signing_key = \"dev-key-{MERCHANT}\"\nmax_concurrent = 512\n"
-    ));
+    )?;
     let path = data_dir.join("meed.toml");
     std::fs::write(&path, text)?;
     Ok(path)

@@ -119,7 +119,7 @@ pub async fn measure(
 
 async fn run_all(client: &Client, orders: &Orders) -> Result<Duration> {
     let began = Instant::now();
-    stream::iter(orders.iter())
+    stream::iter(orders.all())
         .map(|order| async move {
             let id = format!("bench-award/{}", Uuid::new_v4());
             let options = WorkflowStartOptions::new(TASK_QUEUE, id).build();

@@ -175,7 +175,7 @@ impl Producer {
     pub async fn send_all(&self, topic: &'static str, orders: &Orders) -> Result<()> {
         let (this, orders) = (self.clone(), orders.clone());
         let sending = tokio::task::spawn_blocking(move || {
-            for order in orders.iter() {
+            for order in orders.all() {
                 this.send(topic, &order)?;
             }
             this.producer.flush(ANSWER_WITHIN)?;

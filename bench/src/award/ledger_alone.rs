@@ -28,7 +28,7 @@ pub async fn measure(
     let task = Progress::shown().task("(a) PostgreSQL alone");
     let max_batch = system.settings.worker.intake.max_batch as usize;
     let mut lanes: Vec<Vec<Award>> = vec![Vec::new(); partitions];
-    for order in orders.iter() {
+    for order in orders.all() {
         lanes[order.customer_number % partitions].push(orders::read(order.json().as_bytes())?);
     }
     let watching = system.watch()?;

@@ -113,7 +113,7 @@ impl<'a> Meed<'a> {
         let before = last_transfer(&self.system.pool).await?;
         let confirmations = self.confirmations()?;
         let (mut sent_at, mut confirmed) = (Vec::new(), Vec::new());
-        for (number, order) in orders.iter().enumerate() {
+        for (number, order) in orders.all().enumerate() {
             // Out of step with whatever happens at regular intervals.
             tokio::time::sleep(Duration::from_millis(10 + (number as u64 * 17) % 53)).await;
             let sent = Instant::now();

@@ -90,7 +90,7 @@ impl Orders {
     }
 
     /// The orders.
-    pub fn iter(&self) -> impl Iterator<Item = Order> {
+    pub fn all(&self) -> impl Iterator<Item = Order> {
         (0..self.count).map(|number| {
             let customer_number = (number * STRIDE) % self.customers.count;
             let name = format!("{}-{number}", self.name);
@@ -145,7 +145,7 @@ mod tests {
     fn orders_are_distinct_and_everybody_has_as_many() -> Result<()> {
         let customers = Customers::new("c", 100);
         let orders = Orders::new("o", &customers, 300);
-        let awards = orders.iter().map(|order| read(order.json().as_bytes()));
+        let awards = orders.all().map(|order| read(order.json().as_bytes()));
         let awards = awards.collect::<Result<Vec<_>>>()?;
         let ids: BTreeSet<_> = awards.iter().map(|award| award.event_id.as_str()).collect();
         assert_eq!(ids.len(), 300);

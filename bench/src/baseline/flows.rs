@@ -114,7 +114,7 @@ impl Flows {
             .start_workflow(Ordinary::run, input, start)
             .await?;
         loop {
-            let changed = async {
+            let moved_on = async {
                 loop {
                     match changes.recv().await {
                         Ok(other) if other != *id => {}
@@ -124,7 +124,7 @@ impl Flows {
                 }
             };
             // Not told in time is as good as told: the row says how it stands.
-            let _ = tokio::time::timeout(LOOK_AFTER, changed).await;
+            let _ = tokio::time::timeout(LOOK_AFTER, moved_on).await;
             let mut conn = pool.acquire().await?;
             let row = redemptions::find(&mut conn, id).await?;
             let state = row.context("the row has vanished")?.state;
@@ -174,6 +174,10 @@ fn view(state: RedemptionState, verdict: Option<PartnerVerdict>) -> RedemptionVi
     }
 }
 
+#[expect(
+    clippy::unused_async,
+    reason = "steps are asynchronous, also those that do nothing"
+)]
 #[activities]
 impl NoSteps {
     #[activity(definition = definition::Reserve)]

@@ -34,7 +34,7 @@ struct Point {
     figure: Figure,
 }
 
-/// Measures awards at several sizes, and draws `bench/growth.svg`.
+/// Measures awards at several sizes, and draws `bench/growth.svg` of the usual ones.
 ///
 /// # Errors
 /// When something does not run, or its result is wrong.
@@ -65,7 +65,11 @@ pub async fn measure(options: &Options) -> Result<Report> {
     filler.grow(&many, large).await?;
     rows.push(bench.at(large, "ledger rows", &some).await?);
 
-    let path = repository().join("bench/growth.svg");
+    // Only the usual amounts are worth keeping.
+    let usual = (options.scale - 1.0).abs() < f64::EPSILON;
+    let directory = repository().join(if usual { "bench" } else { "target/bench" });
+    std::fs::create_dir_all(&directory)?;
+    let path = directory.join("growth.svg");
     plot::draw(&path, &rows, &customers)?;
     Progress::shown().say(&format!("{} is drawn", path.display()));
     for (axis, points) in [("ledger rows", rows), ("customers", customers)] {

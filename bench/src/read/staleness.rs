@@ -40,7 +40,7 @@ impl Watcher {
     /// When a change is not shown, or something is shown that was not to be.
     pub async fn watch(self, name: String, stop: CancellationToken) -> Result<Vec<Duration>> {
         let mut shown_after = Vec::new();
-        let mut points = self.ask().await?;
+        let mut points = self.ask().await?.context("the first answer is none")?;
         let mut number = 0;
         while !stop.is_cancelled() {
             number += 1;
@@ -49,12 +49,12 @@ impl Watcher {
             let committed = Instant::now();
             loop {
                 let shown = self.ask().await?;
-                if shown == points + 1 {
+                if shown == Some(points + 1) {
                     break;
                 }
                 ensure!(
-                    shown == points,
-                    "{} has {points} points and one more, and {shown} were shown",
+                    shown.is_none_or(|shown| shown == points),
+                    "{} has {points} points and one more, and {shown:?} were shown",
                     self.customer
                 );
                 ensure!(
@@ -71,9 +71,14 @@ impl Watcher {
         Ok(shown_after)
     }
 
-    async fn ask(&self) -> Result<i64> {
+    /// The points that are shown; none when the answer is a refusal, such as 503.
+    async fn ask(&self) -> Result<Option<i64>> {
         let request = self.http.get(&self.url).bearer_auth(&self.token);
-        let answer: Value = request.send().await?.error_for_status()?.json().await?;
-        answer["totalPoints"].as_i64().context("no points")
+        let answer = request.send().await?;
+        if !answer.status().is_success() {
+            return Ok(None);
+        }
+        let answer: Value = answer.json().await?;
+        Ok(Some(answer["totalPoints"].as_i64().context("no points")?))
     }
 }

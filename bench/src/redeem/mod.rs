@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use stack::Progress;
+use store::{redemptions, relay};
 
 use crate::baseline;
 use crate::load::{self, Latencies};
@@ -230,12 +231,13 @@ impl Bench<'_> {
     async fn rest(&self) -> Result<()> {
         let deadline = Instant::now() + REST_WITHIN;
         loop {
-            let (open, untold): (i64, i64) = sqlx::query_as(
-                "SELECT (SELECT count(*) FROM redemptions WHERE state NOT IN ('SUCCESS', 'FAILED')),
-                        (SELECT count(*) FROM outbox_state WHERE published_at IS NULL)",
-            )
-            .fetch_one(&self.system.pool)
-            .await?;
+            let pool = &self.system.pool;
+            let open: i64 = redemptions::open(pool)
+                .await?
+                .iter()
+                .map(|open| open.count)
+                .sum();
+            let untold = relay::backlog(pool).await?.messages;
             if open == 0 && untold == 0 {
                 break;
             }

@@ -347,7 +347,7 @@ pub async fn published(
 ) -> Result<Vec<Published>, Error> {
     let rows: Vec<PublishedRow> = sqlx::query_as(
         "SELECT outbox_id, shard, published_at, topic, message_key, headers, body FROM (
-             SELECT outbox_id, published_at FROM outbox_state
+             SELECT * FROM outbox_state
              WHERE published_at >= $2 AND published_at < $3 OFFSET 0) AS slice
          JOIN outbox_messages USING (outbox_id)
          WHERE topic = $1 AND outbox_id > $4

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use store::{relay, testing, verify};
+use store::{reconcile::confirmations, relay, testing, verify};
 
 use crate::support::*;
 
@@ -205,4 +205,35 @@ async fn the_version_before_finds_the_outbox_as_it_knows_it() {
     execute(pool, "DELETE FROM outbox WHERE published_at IS NOT NULL").await;
     assert_eq!(left(pool).await, [3]);
     assert_eq!(relay::backlog(pool).await.unwrap().messages, 1);
+}
+
+#[tokio::test]
+async fn what_was_marked_is_listed_by_its_time_and_can_be_made_to_wait_again() {
+    let db = ledger().await;
+    let pool = &db.pool;
+    let now = chrono::Utc::now;
+    let hour = chrono::Duration::hours(1);
+    let marked = async |from, until| {
+        confirmations::published(pool, "redeem-confirmed", from, until, 0, 10)
+            .await
+            .unwrap()
+    };
+    assert!(marked(now() - hour, now() + hour).await.is_empty());
+    execute(
+        pool,
+        "UPDATE outbox_state SET published_at = clock_timestamp()",
+    )
+    .await;
+    let two = marked(now() - hour, now() + hour).await;
+    let answers: Vec<_> = two.iter().map(|row| row.message.topic.as_str()).collect();
+    assert_eq!(answers, ["redeem-confirmed"; 2], "of R1 and R2");
+    assert!(marked(now() - hour, now() - hour / 2).await.is_empty());
+
+    assert!(confirmations::publish_again(pool, &two[0]).await.unwrap());
+    assert_eq!(relay::waiting_shards(pool).await.unwrap(), [two[0].shard]);
+    assert_eq!(relay::backlog(pool).await.unwrap().messages, 1);
+    assert!(
+        !confirmations::publish_again(pool, &two[0]).await.unwrap(),
+        "it waits already"
+    );
 }
