@@ -13,8 +13,8 @@ use procfs::process::{Process, all_processes};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-/// How often memory is looked at.
-const EVERY: Duration = Duration::from_millis(500);
+/// How often memory is looked at: the kernel walks every page of a process for it.
+const EVERY: Duration = Duration::from_secs(2);
 /// A process for people, which is no part of what is measured.
 const NOT_TOLD: &str = "temporal-ui";
 
