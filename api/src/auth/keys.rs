@@ -47,6 +47,8 @@ enum Source {
 struct Key {
     decoding: DecodingKey,
     jwk: Jwk,
+    /// When it was read, with all others of the issuer.
+    read_at: Instant,
 }
 
 #[derive(Default)]
@@ -112,12 +114,13 @@ impl KeySet {
         }
     }
 
-    /// The key with this id, for this algorithm. Without an id, the only key there is.
+    /// The key with this id, for this algorithm, and when it was read. Without an id, the only key
+    /// there is.
     pub(super) async fn find(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<DecodingKey, ApiError> {
+    ) -> Result<(DecodingKey, Instant), ApiError> {
         let found = match self.look(id) {
             (Some(key), Some(age)) if age < self.refresh_after => Some(key),
             // One request reads them again; the others do not wait for it, nor for an issuer that
@@ -136,13 +139,22 @@ impl KeySet {
             }
         };
         match found {
-            Some(key) if key.allows(algorithm) => Ok(key.decoding),
+            Some(key) if key.allows(algorithm) => Ok((key.decoding, key.read_at)),
             Some(_) => Err(ApiError::InvalidToken(
                 "its algorithm is not that of its key",
             )),
             None if self.look(id).1.is_none() => Err(ApiError::KeysUnavailable),
             None => Err(ApiError::InvalidToken("its key is not one of its issuer's")),
         }
+    }
+
+    /// When the keys in force were read; nothing when it is time to read them again.
+    pub(super) fn read_at(&self) -> Option<Instant> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let in_force = |at: &Instant| {
+            matches!(self.source, Source::Fixed) || at.elapsed() < self.refresh_after
+        };
+        keys.read_at.filter(in_force)
     }
 
     /// The key, and how long ago the keys were read.
@@ -285,8 +297,9 @@ impl Keys {
     }
 
     fn of(set: impl IntoIterator<Item = Jwk>) -> Self {
+        let read_at = Instant::now();
         let mut keys = Self {
-            read_at: Some(Instant::now()),
+            read_at: Some(read_at),
             ..Self::default()
         };
         for jwk in set {
@@ -296,7 +309,11 @@ impl Keys {
             let Ok(decoding) = DecodingKey::from_jwk(&jwk) else {
                 continue;
             };
-            let key = Key { decoding, jwk };
+            let key = Key {
+                decoding,
+                jwk,
+                read_at,
+            };
             match key.jwk.common.key_id.clone() {
                 Some(id) => drop(keys.by_id.insert(id, key)),
                 None => keys.without_id.push(key),

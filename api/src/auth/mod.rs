@@ -3,6 +3,7 @@
 pub mod dev;
 mod keys;
 pub mod own;
+mod remembered;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use std::{
     collections::HashMap,
     marker::PhantomData,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::bail;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     App,
-    auth::{dev::DevIssuer, keys::KeySet, own::OwnIssuer},
+    auth::{dev::DevIssuer, keys::KeySet, own::OwnIssuer, remembered::Remembered},
     error::ApiError,
 };
 
@@ -199,6 +200,7 @@ pub struct Authenticator {
     issuers: HashMap<String, TrustedIssuer>,
     algorithms: Vec<Algorithm>,
     clock_skew_seconds: u64,
+    remembered: Remembered,
 }
 
 fn algorithm(allowed: TokenAlgorithm) -> Algorithm {
@@ -277,19 +279,33 @@ impl Authenticator {
                 .map(algorithm)
                 .collect(),
             clock_skew_seconds: settings.auth.clock_skew_seconds,
+            remembered: Remembered::default(),
         })
     }
 
-    /// Checks a token: algorithm, issuer, signature, audience and times.
+    /// Checks a token: algorithm, issuer, signature, audience and times. One that has been checked
+    /// before with the keys that are in force is only looked at for its time.
     ///
     /// # Errors
     /// [`ApiError::InvalidToken`], or [`ApiError::KeysUnavailable`] while the issuer's keys have
     /// never been read.
     pub async fn check(&self, token: &str) -> Result<Identity, ApiError> {
-        let invalid = ApiError::InvalidToken;
         if token.len() > TOKEN_MAX_BYTES {
-            return Err(invalid("it is too long"));
+            return Err(ApiError::InvalidToken("it is too long"));
         }
+        let fingerprint = Remembered::fingerprint(token);
+        let keys_read_at = |issuer: &str| self.issuers.get(issuer)?.keys.read_at();
+        if let Some(identity) = self.remembered.find(&fingerprint, keys_read_at) {
+            return Ok(identity);
+        }
+        let (identity, read_at) = self.check_anew(token).await?;
+        self.remembered.keep(fingerprint, identity.clone(), read_at);
+        Ok(identity)
+    }
+
+    /// Checks all of a token; whom it stands for, and when the key was read that says so.
+    async fn check_anew(&self, token: &str) -> Result<(Identity, Instant), ApiError> {
+        let invalid = ApiError::InvalidToken;
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("it is not a JWT"))?;
         if header.crit.is_some() {
             return Err(invalid(
@@ -308,7 +324,7 @@ impl Authenticator {
             .issuers
             .get(&unchecked.iss)
             .ok_or(invalid("its issuer is not trusted"))?;
-        let key = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
+        let (key, read_at) = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = self.clock_skew_seconds;
         validation.validate_nbf = true;
@@ -339,7 +355,7 @@ impl Authenticator {
         }
         let clock_skew = Duration::from_secs(self.clock_skew_seconds);
         let expires = Duration::try_from_secs_f64(claims.exp).unwrap_or(Duration::MAX);
-        Ok(Identity {
+        let identity = Identity {
             session,
             expires: expires.saturating_add(clock_skew),
             subject: claims.sub,
@@ -347,7 +363,8 @@ impl Authenticator {
             scopes: claims.scope.split_whitespace().map(str::to_owned).collect(),
             roles,
             merchants: claims.merchants,
-        })
+        };
+        Ok((identity, read_at))
     }
 }
 

@@ -286,3 +286,56 @@ async fn keys_out_of_reach_are_not_the_clients_fault() {
         "{answer:?}"
     );
 }
+
+#[tokio::test]
+async fn a_token_that_was_checked_before_counts_no_longer_than_its_time() {
+    let setup = setup();
+    let now = Utc::now().timestamp();
+    // With the clock skew it counts for two seconds more, of which the last one is counted whole.
+    let claims = setup.claims("exp", json!(now - 28));
+    let token = setup.dev.sign(&claims).expect("signed");
+    for _ in 0..2 {
+        let identity = setup.authenticator.check(&token).await.expect("it counts");
+        assert_eq!(identity.subject, "me");
+    }
+    tokio::time::sleep(Duration::from_millis(3_100)).await;
+    assert_eq!(setup.refusal(&token).await, "it has expired");
+}
+
+#[tokio::test]
+async fn a_token_that_was_checked_before_counts_no_longer_than_its_key() {
+    let directory = std::env::temp_dir().join(format!("meed-keys-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir(&directory).expect("a directory");
+    let file = directory.join("keys.json");
+    let Setup { dev, .. } = setup();
+    std::fs::write(&file, serde_json::to_vec(&dev.jwks()).expect("JSON")).expect("written");
+    let issuer = format!(
+        "issuers = [{{ issuer = \"http://127.0.0.1:21000\", audience = \"meed\", jwks_file = {:?} }}]",
+        file.display()
+    );
+    let settings = settings(&[
+        ("issuers = []", &issuer),
+        ("refresh_seconds = 600", "refresh_seconds = 1"),
+        ("unknown_key_seconds = 60", "unknown_key_seconds = 1"),
+    ]);
+    let authenticator = Authenticator::new(&settings, None, None).expect("it is made");
+    let token = dev
+        .token(&Grant {
+            sub: "me".to_owned(),
+            ..Grant::default()
+        })
+        .expect("signed");
+    for _ in 0..2 {
+        assert!(authenticator.check(&token).await.is_ok());
+    }
+    let mut other = dev.jwks();
+    other.keys[0].common.key_id = Some("another".to_owned());
+    std::fs::write(&file, serde_json::to_vec(&other).expect("JSON")).expect("written");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let answer = authenticator.check(&token).await;
+    let Err(ApiError::InvalidToken(why)) = answer else {
+        panic!("the key is gone: {answer:?}");
+    };
+    assert_eq!(why, "its key is not one of its issuer's");
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
