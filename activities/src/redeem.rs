@@ -7,7 +7,7 @@ use std::{
 };
 
 use domain::{
-    RedeemRequestId,
+    MerchantId, RedeemRequestId,
     redemption::{PartnerVerdict, RedemptionState},
 };
 use faultpoint::bug;
@@ -61,10 +61,9 @@ impl RedeemSteps {
         input: Reserve,
     ) -> Result<RedemptionView, ActivityError> {
         let id = &input.redeem_request_id;
-        let known = self.row(id).await.map_err(activity_error)?;
-        let known = self.partners.knows(&known.merchant_id);
         let ttl = Duration::from_millis(input.hold_ttl_ms);
-        let row = redemptions::reserve(&self.pool, id, ttl, known)
+        let is_known = |merchant: &MerchantId| self.partners.knows(merchant);
+        let row = redemptions::reserve(&self.pool, id, ttl, is_known)
             .await
             .map_err(activity_error)?;
         Ok(self.changed(&row))
@@ -284,7 +283,7 @@ impl RedeemSteps {
         if row.ended_now {
             measures::redemption_ended(row, self.partners.knows(&row.merchant_id));
         }
-        self.outcomes.changed(&row.redeem_request_id);
+        self.outcomes.changed(&row.redeem_request_id, row.state);
         view(row)
     }
 
@@ -292,10 +291,12 @@ impl RedeemSteps {
     /// recorded by settling.
     async fn record(&self, id: &RedeemRequestId, said: Said) -> Result<PartnerReply, Failure> {
         let (answer, row) = match said {
-            Said::Confirmed { confirmation_id } => (
-                PartnerAnswer::Confirmed { confirmation_id },
-                self.row(id).await?,
-            ),
+            Said::Confirmed { confirmation_id } => {
+                return Ok(PartnerReply {
+                    answer: PartnerAnswer::Confirmed { confirmation_id },
+                    view: view(&self.row(id).await?),
+                });
+            }
             Said::Pending => {
                 let row = redemptions::await_callback(&self.pool, id).await?;
                 (PartnerAnswer::Pending, row)

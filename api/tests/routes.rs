@@ -52,7 +52,7 @@ impl Flows for RememberedFlows {
                 return Err(unreachable_flow());
             }
             let ttl = Duration::from_secs(60);
-            redemptions::reserve(&self.pool, redemption, ttl, true)
+            redemptions::reserve(&self.pool, redemption, ttl, |_| true)
                 .await
                 .unwrap();
             Ok(())

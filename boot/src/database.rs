@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use anyhow::Context;
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool, Row,
+    ConnectOptions, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::Instant;
@@ -28,19 +28,7 @@ pub fn pool(settings: &DatabaseSettings, program: &str) -> anyhow::Result<PgPool
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(ACQUIRE_WITHIN)
-        .after_release(|conn, _| Box::pin(is_outside_transactions(conn)))
         .connect_lazy_with(options(settings, program)?))
-}
-
-/// Whether a connection that comes back is in no transaction; otherwise nobody gets it any more.
-/// Whoever is given up while BEGIN is on its way leaves one open that sqlx knows nothing of, and what
-/// the next one writes would never be committed. The answer tells by itself: a transaction that
-/// was begun before is older than this statement, and one that failed refuses it.
-async fn is_outside_transactions(conn: &mut PgConnection) -> sqlx::Result<bool> {
-    sqlx::raw_sql("SELECT transaction_timestamp() = statement_timestamp()")
-        .fetch_one(conn)
-        .await?
-        .try_get(0)
 }
 
 /// Connects, as `program` in the database's lists.

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use comfy_table::Table;
 use domain::MerchantId;
 use serde_json::{Value, json};
-use store::{audit, clients, ledger};
+use store::{audit, clients, transaction};
 use uuid::Uuid;
 
 use crate::addresses;
@@ -100,7 +100,7 @@ async fn add(id: &str, scope: &str, merchants: Option<Vec<String>>) -> Result<()
     let secret = password::secret();
     let hash = hasher()?.hash(&secret)?;
     let pool = addresses::pool().await?;
-    let mut tx = ledger::begin(&pool).await?;
+    let mut tx = transaction::begin(&pool).await?;
     if !clients::add(&mut tx, id, &hash, &scopes, merchants.as_deref()).await? {
         bail!(
             "there is a client {id}: choose another id, or give it another secret with `meed clients rotate-secret`"
@@ -108,7 +108,7 @@ async fn add(id: &str, scope: &str, merchants: Option<Vec<String>>) -> Result<()
     }
     let detail = json!({ "scopes": scopes, "merchants": merchants });
     record(&mut tx, "client.add", id, detail).await?;
-    ledger::commit(tx, "client").await?;
+    transaction::commit(tx, "client").await?;
     show(id, &secret);
     Ok(())
 }
@@ -135,13 +135,13 @@ async fn list() -> Result<()> {
 
 async fn disable(id: &str) -> Result<()> {
     let pool = addresses::pool().await?;
-    let mut tx = ledger::begin(&pool).await?;
+    let mut tx = transaction::begin(&pool).await?;
     ensure!(
         clients::disable(&mut tx, id).await?,
         "there is no client {id}"
     );
     record(&mut tx, "client.disable", id, json!({})).await?;
-    ledger::commit(tx, "client").await?;
+    transaction::commit(tx, "client").await?;
     println!("{id} gets no tokens any more.");
     Ok(())
 }
@@ -150,11 +150,11 @@ async fn rotate(id: &str) -> Result<()> {
     let secret = password::secret();
     let hash = hasher()?.hash(&secret)?;
     let pool = addresses::pool().await?;
-    let mut tx = ledger::begin(&pool).await?;
+    let mut tx = transaction::begin(&pool).await?;
     let known = clients::rotate_secret(&mut tx, id, &hash).await?;
     ensure!(known, "there is no client {id}");
     record(&mut tx, "client.rotate-secret", id, json!({})).await?;
-    ledger::commit(tx, "client").await?;
+    transaction::commit(tx, "client").await?;
     show(id, &secret);
     Ok(())
 }

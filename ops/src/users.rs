@@ -8,7 +8,7 @@ use clap::Subcommand;
 use domain::{Username, user};
 use serde_json::json;
 use store::{
-    ledger,
+    transaction,
     users::{self, NewUser},
 };
 use uuid::Uuid;
@@ -54,14 +54,14 @@ pub async fn run(command: Command) -> Result<()> {
         role: "admin",
     };
     let pool = addresses::pool().await?;
-    let mut tx = ledger::begin(&pool).await?;
+    let mut tx = transaction::begin(&pool).await?;
     ensure!(
         users::register(&mut tx, &new).await?,
         "another user has this name"
     );
     let detail = json!({ "role": "admin" });
     clients::record(&mut tx, "user.register", &user_id.to_string(), detail).await?;
-    ledger::commit(tx, "user").await?;
+    transaction::commit(tx, "user").await?;
     eprintln!("The admin has the id {user_id}.");
     if let Some(made) = made {
         eprintln!("The password. It is not kept and will not be shown again:");

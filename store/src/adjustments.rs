@@ -7,9 +7,9 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::{
     Error, audit,
-    ledger::{self, points},
+    ledger::points,
     outbox::{self, OutboxMessage},
-    redemptions,
+    redemptions, transaction,
 };
 
 /// The ledger source of adjustments.
@@ -61,7 +61,7 @@ pub enum Adjusted {
 /// # Errors
 /// What the database reports.
 pub async fn post(pool: &PgPool, adjustment: &Adjustment<'_>) -> Result<Adjusted, Error> {
-    let mut tx = ledger::begin(pool).await?;
+    let mut tx = transaction::begin(pool).await?;
     let customer = adjustment.customer.as_str();
     let account: Option<(i64, i64)> =
         sqlx::query_as("SELECT available, held FROM customers WHERE customer_id = $1 FOR UPDATE")
@@ -112,7 +112,7 @@ pub async fn post(pool: &PgPool, adjustment: &Adjustment<'_>) -> Result<Adjusted
         }),
     };
     audit::write(&mut tx, &change).await?;
-    ledger::commit(tx, "adjust").await?;
+    transaction::commit(tx, "adjust").await?;
     Ok(Adjusted::Posted(points(after.0)?))
 }
 

@@ -14,9 +14,9 @@ use domain::{
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
-    Error, ledger,
+    Error,
     outbox::{self, OutboxMessage},
-    promotions,
+    promotions, transaction,
 };
 
 /// Customers whose rows are locked, and the versions of their accounts.
@@ -265,7 +265,7 @@ pub async fn assign_next(
     job_id: &AssignmentJobId,
     count: i64,
 ) -> Result<Job, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let job: Option<(bool, String)> = sqlx::query_as(
         "SELECT state IN ('QUEUED', 'RUNNING') AND cancel_requested_at IS NULL, promotion_id
          FROM assignment_jobs WHERE job_id = $1 FOR UPDATE",
@@ -326,7 +326,7 @@ pub async fn assign_next(
     .execute(&mut *tx)
     .await?;
     let job = current(&mut tx, job_id).await?;
-    ledger::commit(tx, "assign").await?;
+    transaction::commit(tx, "assign").await?;
     Ok(job)
 }
 
@@ -336,7 +336,7 @@ pub async fn assign_next(
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
 pub async fn end(pool: &PgPool, job_id: &AssignmentJobId) -> Result<Job, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     sqlx::query(
         "UPDATE assignment_jobs j
          SET state = CASE WHEN EXISTS (SELECT FROM assignment_job_players p
@@ -349,7 +349,7 @@ pub async fn end(pool: &PgPool, job_id: &AssignmentJobId) -> Result<Job, Error> 
     .execute(&mut *tx)
     .await?;
     let job = current(&mut tx, job_id).await?;
-    ledger::commit(tx, "end-assignment").await?;
+    transaction::commit(tx, "end-assignment").await?;
     Ok(job)
 }
 

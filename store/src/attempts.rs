@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 
-use crate::Error;
+use crate::{Error, transaction};
 
 /// How many rows that say nothing any more are removed with each attempt.
 const REMOVED_AT_ONCE: i64 = 10;
@@ -40,7 +40,7 @@ pub enum Taken {
 /// # Errors
 /// What the database reports.
 pub async fn take(pool: &PgPool, buckets: &[Bucket]) -> Result<Taken, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let mut sorted: Vec<&Bucket> = buckets.iter().collect();
     // In one order, so that two requests do not wait for each other.
     sorted.sort_by_key(|bucket| (bucket.kind, bucket.name));

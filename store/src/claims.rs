@@ -14,9 +14,9 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::{
     Error,
-    ledger::{self, points},
+    ledger::points,
     posting::{self, Posting},
-    promotions,
+    promotions, transaction,
 };
 
 /// The ledger source of what promotions give.
@@ -269,7 +269,7 @@ impl Step {
 /// # Errors
 /// [`Error::NotFound`] without a row; otherwise what the database reports.
 pub async fn mark(pool: &PgPool, claim: &Claim, programme: &Programme) -> Result<Step, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let row = match under_way(&mut tx, claim).await? {
         Ok(row) if row.points.is_none() => row,
         Ok(row) | Err(row) => return Ok(Step::left(row)),
@@ -299,7 +299,7 @@ pub async fn mark(pool: &PgPool, claim: &Claim, programme: &Programme) -> Result
     .execute(&mut *tx)
     .await?;
     let row = current(&mut tx, claim).await?;
-    ledger::commit(tx, "mark-claim").await?;
+    transaction::commit(tx, "mark-claim").await?;
     Ok(Step::left(row))
 }
 
@@ -315,7 +315,7 @@ pub async fn credit(
     workflow_id: &str,
     thresholds: &TierThresholds,
 ) -> Result<Step, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let row = match under_way(&mut tx, claim).await? {
         Ok(row) => row,
         Err(row) => return Ok(Step::left(row)),
@@ -367,7 +367,7 @@ pub async fn credit(
     .execute(&mut *tx)
     .await?;
     let row = current(&mut tx, claim).await?;
-    ledger::commit(tx, "credit-bonus").await?;
+    transaction::commit(tx, "credit-bonus").await?;
     Ok(Step::left(row))
 }
 
@@ -381,7 +381,7 @@ pub async fn roll_back(
     claim: &Claim,
     refusal: ClaimRefusal,
 ) -> Result<Assignment, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     if let Err(row) = under_way(&mut tx, claim).await? {
         return Ok(row);
     }
@@ -397,7 +397,7 @@ pub async fn roll_back(
     .execute(&mut *tx)
     .await?;
     let row = current(&mut tx, claim).await?;
-    ledger::commit(tx, "roll-back-claim").await?;
+    transaction::commit(tx, "roll-back-claim").await?;
     Ok(row)
 }
 

@@ -185,7 +185,7 @@ pub async fn place_of(pool: &PgPool, letter_id: &str) -> Result<Option<String>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::{testing, transaction};
 
     fn letter(id: &str, offset: i64, replay_of: Option<&str>) -> DeadLetter {
         DeadLetter {
@@ -247,7 +247,7 @@ mod tests {
     async fn a_letter_of_a_transaction_that_did_not_commit_is_written_the_next_time() {
         let database = testing::database().await;
         let letters = [letter("a", 1, None)];
-        let mut lost = database.pool.begin().await.expect("a transaction");
+        let mut lost = transaction::begin(&database.pool).await.expect("begun");
         write(&mut lost, &letters).await.expect("written");
         lost.rollback().await.expect("rolled back");
         assert!(in_outbox(&database.pool).await.is_empty());

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, PgPool};
 use crate::{
     Error,
     ledger::{self, Balance, BreakdownLine},
+    transaction,
 };
 
 /// One change of a customer's points.
@@ -141,9 +142,7 @@ pub async fn picture(
     if wanted == Wanted::default() {
         return Ok(pictures(pool, &[customer]).await?.pop().map(|(_, p)| p));
     }
-    let mut tx = pool
-        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await?;
+    let mut tx = transaction::begin_snapshot(pool).await?;
     let row: Option<Row> = sqlx::query_as(
         "SELECT customer_id, available, held, lifetime_earned, version, tier, tier_version
          FROM customers WHERE customer_id = $1",

@@ -93,6 +93,18 @@ pub async fn begin(
     if taken.is_some() {
         return Ok(Begun::New);
     }
+    find(conn, key, body_hash).await?.ok_or(Error::Raced)
+}
+
+/// What is known of a key, without taking it; nothing where nobody has it.
+///
+/// # Errors
+/// What the database reports.
+pub async fn find(
+    conn: &mut PgConnection,
+    key: Key<'_>,
+    body_hash: &[u8; 32],
+) -> Result<Option<Begun>, Error> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT body_hash, response_status, response_body, response_headers
          FROM idempotency_keys WHERE client = $1 AND route = $2 AND key = $3",
@@ -102,19 +114,21 @@ pub async fn begin(
     .bind(key.key)
     .fetch_optional(conn)
     .await?;
-    let row = row.ok_or(Error::Raced)?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
     if row.body_hash != body_hash {
-        return Ok(Begun::OtherBody);
+        return Ok(Some(Begun::OtherBody));
     }
-    match (row.response_status, row.response_body) {
-        (Some(status), Some(body)) => Ok(Begun::Answered(Answer {
+    Ok(Some(match (row.response_status, row.response_body) {
+        (Some(status), Some(body)) => Begun::Answered(Answer {
             status: u16::try_from(status)
                 .map_err(|_| Error::Inconsistent(format!("{status} is not an HTTP status")))?,
             body,
             headers: row.response_headers.unwrap_or_default(),
-        })),
-        _ => Ok(Begun::Running),
-    }
+        }),
+        _ => Begun::Running,
+    }))
 }
 
 /// Keeps the answer to the request that holds the key. The first answer stays.

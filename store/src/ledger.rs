@@ -603,30 +603,3 @@ pub(crate) async fn open_tier_orders(
     .await?;
     Ok(())
 }
-
-/// Begins a transaction on which [`post_awards`] and the outbox can be written together.
-///
-/// # Errors
-/// What the database reports.
-pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, Error> {
-    Ok(pool.begin().await?)
-}
-
-/// Commits it. `step` is what it is called as a crash point.
-///
-/// # Errors
-/// What the database reports. The commit may have happened all the same: repeat what was done,
-/// which changes nothing if so.
-#[tracing::instrument(
-    level = "debug", name = "ledger.commit", skip_all,
-    fields(otel.kind = "client", db.system.name = "postgresql")
-)]
-pub async fn commit(
-    transaction: sqlx::Transaction<'static, sqlx::Postgres>,
-    step: &'static str,
-) -> Result<(), Error> {
-    faultpoint::reach(step, "before-commit");
-    transaction.commit().await?;
-    faultpoint::reach(step, "after-commit");
-    Ok(())
-}

@@ -32,6 +32,7 @@ pub mod sessions;
 pub mod story;
 pub mod testing;
 pub mod tiers;
+pub mod transaction;
 pub mod transactions;
 pub mod turn;
 pub mod users;

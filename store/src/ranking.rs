@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
-use crate::{Error, Transaction, writers};
+use crate::{Error, Transaction, transaction, writers};
 
 /// How many customers are read at a time when all are.
 const PAGE: i64 = 20_000;
@@ -268,9 +268,7 @@ impl Everybody {
     /// # Errors
     /// What the database reports.
     pub async fn begin(pool: &PgPool) -> Result<Self, Error> {
-        let mut transaction = pool
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
+        let mut transaction = transaction::begin_snapshot(pool).await?;
         // Each page is a statement of its own, which none of the time limits is too short for.
         sqlx::query(
             "DECLARE everybody NO SCROLL CURSOR FOR

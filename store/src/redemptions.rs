@@ -16,8 +16,9 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::{
     Error, callbacks,
-    ledger::{self, points},
+    ledger::points,
     outbox::{self, OutboxMessage},
+    transaction,
 };
 
 /// The ledger source of everything a redemption does.
@@ -94,6 +95,15 @@ impl Redemption {
             ..self
         }
     }
+}
+
+/// The columns of [`Row`] by name: a version that runs while a migration adds another one goes on.
+macro_rules! columns {
+    () => {
+        "redeem_request_id, customer_id, merchant_id, order_id, points, origin, state, reason,
+         partner_verdict, partner_detail, cancel_requested_at, callback_id, hold_expires_at,
+         points_deducted, balance_after, created_at, updated_at"
+    };
 }
 
 #[derive(sqlx::FromRow)]
@@ -228,6 +238,9 @@ pub async fn accept(
     .bind(origin.as_str())
     .fetch_all(&mut *conn)
     .await?;
+    if inserted.len() == requests.len() {
+        return Ok(vec![Accepted::New; requests.len()]);
+    }
     let stored: Vec<(String, Vec<u8>)> = sqlx::query_as(
         "SELECT redeem_request_id, body_hash FROM redemptions WHERE redeem_request_id = ANY($1)",
     )
@@ -259,19 +272,26 @@ pub async fn find(
     conn: &mut PgConnection,
     id: &RedeemRequestId,
 ) -> Result<Option<Redemption>, Error> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM redemptions WHERE redeem_request_id = $1")
-        .bind(id.as_str())
-        .fetch_optional(conn)
-        .await?;
+    let row: Option<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM redemptions WHERE redeem_request_id = $1"
+    ))
+    .bind(id.as_str())
+    .fetch_optional(conn)
+    .await?;
     row.map(Redemption::try_from).transpose()
 }
 
 async fn lock(conn: &mut PgConnection, id: &RedeemRequestId) -> Result<Redemption, Error> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT * FROM redemptions WHERE redeem_request_id = $1 FOR UPDATE")
-            .bind(id.as_str())
-            .fetch_optional(conn)
-            .await?;
+    let row: Option<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM redemptions WHERE redeem_request_id = $1 FOR UPDATE"
+    ))
+    .bind(id.as_str())
+    .fetch_optional(conn)
+    .await?;
     row.ok_or_else(|| Error::not_found("redemption", id.as_str()))?
         .try_into()
 }
@@ -296,16 +316,16 @@ pub async fn reserve(
     pool: &PgPool,
     id: &RedeemRequestId,
     hold_ttl: Duration,
-    merchant_is_known: bool,
+    is_known: impl Fn(&MerchantId) -> bool + Send,
 ) -> Result<Redemption, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let row = lock(&mut tx, id).await?;
     if row.state != RedemptionState::Queued {
         return Ok(row);
     }
     let account = lock_customer(&mut tx, &row.customer_id).await?;
     // The built-in merchant is there for `POST /loyalty` alone: for others there is no such one.
-    let merchant_is_known = merchant_is_known
+    let merchant_is_known = is_known(&row.merchant_id)
         && (row.origin == Origin::Loyalty || row.merchant_id.as_str() != BUILT_IN_MERCHANT);
     let refusal = if row.cancel_requested {
         Some(FailureReason::Cancelled)
@@ -319,7 +339,7 @@ pub async fn reserve(
     if let Some(reason) = refusal {
         fail(&mut tx, &row, reason, account.available, account.version).await?;
         let row = current(&mut tx, id).await?;
-        ledger::commit(tx, "reserve").await?;
+        transaction::commit(tx, "reserve").await?;
         return Ok(row.ended_now());
     }
     move_points(&mut tx, &row, Leg::Hold).await?;
@@ -338,19 +358,20 @@ pub async fn reserve(
         },
     )
     .await?;
-    sqlx::query(
+    let row: Row = sqlx::query_as(concat!(
         "UPDATE redemptions SET state = 'RESERVED', hold_expires_at = $2, callback_id = $3,
                 updated_at = clock_timestamp()
-         WHERE redeem_request_id = $1",
-    )
+         WHERE redeem_request_id = $1
+         RETURNING ",
+        columns!()
+    ))
     .bind(id.as_str())
     .bind(expires_at)
     .bind(&callback_id)
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await?;
-    let row = current(&mut tx, id).await?;
-    ledger::commit(tx, "reserve").await?;
-    Ok(row)
+    transaction::commit(tx, "reserve").await?;
+    row.try_into()
 }
 
 /// Records that the partner is about to be asked: RESERVED becomes CONFIRMING, unless the client
@@ -368,9 +389,13 @@ pub async fn begin_confirm(pool: &PgPool, id: &RedeemRequestId) -> Result<Redemp
     let row = change(
         pool,
         id,
-        "UPDATE redemptions SET state = 'CONFIRMING', confirming_at = clock_timestamp(),
+        concat!(
+            "UPDATE redemptions SET state = 'CONFIRMING', confirming_at = clock_timestamp(),
                 updated_at = clock_timestamp()
-         WHERE redeem_request_id = $1 AND state = 'RESERVED' AND cancel_requested_at IS NULL",
+         WHERE redeem_request_id = $1 AND state = 'RESERVED' AND cancel_requested_at IS NULL
+         RETURNING ",
+            columns!()
+        ),
     )
     .await?;
     faultpoint::reach("confirming", "after-commit");
@@ -389,24 +414,32 @@ pub async fn await_callback(pool: &PgPool, id: &RedeemRequestId) -> Result<Redem
     change(
         pool,
         id,
-        "UPDATE redemptions SET state = 'AWAITING_CALLBACK',
+        concat!(
+            "UPDATE redemptions SET state = 'AWAITING_CALLBACK',
                 awaiting_callback_at = clock_timestamp(), updated_at = clock_timestamp()
-         WHERE redeem_request_id = $1 AND state = 'CONFIRMING'",
+         WHERE redeem_request_id = $1 AND state = 'CONFIRMING'
+         RETURNING ",
+            columns!()
+        ),
     )
     .await
 }
 
+/// Carries out an update that returns the row; the row as it stands where nothing was updated.
 async fn change(
     pool: &PgPool,
     id: &RedeemRequestId,
     update: &'static str,
 ) -> Result<Redemption, Error> {
     let mut conn = pool.acquire().await?;
-    sqlx::query(update)
+    let changed: Option<Row> = sqlx::query_as(update)
         .bind(id.as_str())
-        .execute(&mut *conn)
+        .fetch_optional(&mut *conn)
         .await?;
-    current(&mut conn, id).await
+    match changed {
+        Some(row) => row.try_into(),
+        None => current(&mut conn, id).await,
+    }
 }
 
 /// Records the client's wish to take it back, unless it has ended. Runs in the caller's
@@ -480,7 +513,7 @@ pub async fn settle(
     confirmation_id: Option<&str>,
     beyond_cancel: bool,
 ) -> Result<Redemption, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let row = lock(&mut tx, id).await?;
     let declined = row.verdict.is_some_and(PartnerVerdict::frees_points);
     let changes_nothing =
@@ -491,18 +524,20 @@ pub async fn settle(
     lock_customer(&mut tx, &row.customer_id).await?;
     let after = move_points(&mut tx, &row, Leg::Settle).await?;
     let now = Utc::now();
-    sqlx::query(
+    let settled: Row = sqlx::query_as(concat!(
         "UPDATE redemptions
          SET state = 'SUCCESS', partner_verdict = 'CONFIRMED',
              partner_detail = coalesce($2, partner_detail),
              partner_said_at = coalesce(partner_said_at, statement_timestamp()),
              points_deducted = points, balance_after = $3, updated_at = clock_timestamp()
-         WHERE redeem_request_id = $1",
-    )
+         WHERE redeem_request_id = $1
+         RETURNING ",
+        columns!()
+    ))
     .bind(id.as_str())
     .bind(confirmation_id)
     .bind(after.available.get())
-    .execute(&mut *tx)
+    .fetch_one(&mut *tx)
     .await?;
     let answer = RedeemConfirmed {
         redeem_request_id: id.to_string(),
@@ -523,9 +558,8 @@ pub async fn settle(
         OutboxMessage::points_added(&change, after.version, now)?,
     ];
     outbox::write(&mut tx, &messages).await?;
-    let row = current(&mut tx, id).await?;
-    ledger::commit(tx, "settle").await?;
-    Ok(row.ended_now())
+    transaction::commit(tx, "settle").await?;
+    Ok(Redemption::try_from(settled)?.ended_now())
 }
 
 /// Gives the held points back: RESERVED becomes FAILED, and CONFIRMING or AWAITING_CALLBACK only
@@ -543,7 +577,7 @@ pub async fn release(
     id: &RedeemRequestId,
     reason: FailureReason,
 ) -> Result<Redemption, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let row = lock(&mut tx, id).await?;
     if !may_release(row.state, row.verdict) && !faultpoint::planted(bug::HOLD_GUARD) {
         return Ok(row);
@@ -552,7 +586,7 @@ pub async fn release(
     let after = move_points(&mut tx, &row, Leg::Release).await?;
     fail(&mut tx, &row, reason, after.available, after.version).await?;
     let row = current(&mut tx, id).await?;
-    ledger::commit(tx, "release").await?;
+    transaction::commit(tx, "release").await?;
     Ok(row.ended_now())
 }
 
@@ -688,15 +722,17 @@ pub async fn to_start(
     stale_for: Duration,
     limit: i64,
 ) -> Result<Vec<Redemption>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT * FROM redemptions
+    let rows: Vec<Row> = sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM redemptions
          WHERE state NOT IN ('SUCCESS', 'FAILED')
            AND CASE WHEN state = 'QUEUED' AND started_at IS NULL
                THEN updated_at < clock_timestamp() - $1 * interval '1 second'
                ELSE greatest(updated_at, started_at) < clock_timestamp() - $2 * interval '1 second'
                END
-         ORDER BY updated_at LIMIT $3",
-    )
+         ORDER BY updated_at LIMIT $3"
+    ))
     .bind(queued_for.as_secs_f64())
     .bind(stale_for.as_secs_f64())
     .bind(limit)
@@ -705,18 +741,25 @@ pub async fn to_start(
     rows.into_iter().map(Redemption::try_from).collect()
 }
 
-/// Whether a customer can have that many points now. A look, not a lock: the reserve decides.
+/// Whether the customer has that many points now, or the request has been accepted before. A look,
+/// not a lock: the reserve decides.
 ///
 /// # Errors
 /// What the database reports.
-pub async fn could_afford(
+pub async fn could_be_accepted(
     conn: &mut PgConnection,
-    customer: &CustomerId,
-    asked: Points,
+    request: &RedeemRequest,
 ) -> Result<bool, Error> {
-    Ok(ledger::balance(conn, customer)
-        .await?
-        .is_some_and(|b| b.available >= asked))
+    let (could_be,): (bool,) = sqlx::query_as(
+        "SELECT EXISTS (SELECT FROM customers WHERE customer_id = $2 AND available >= $3)
+             OR EXISTS (SELECT FROM redemptions WHERE redeem_request_id = $1)",
+    )
+    .bind(request.redeem_request_id.as_str())
+    .bind(request.customer_id.as_str())
+    .bind(request.points.get())
+    .fetch_one(conn)
+    .await?;
+    Ok(could_be)
 }
 
 /// Redemptions that the client took back at least `age` ago and that have not ended. Oldest wish

@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
 
-use crate::{Error, outbox::OutboxMessage};
+use crate::{Error, outbox::OutboxMessage, transaction};
 
 /// A message that waits in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub async fn lock_front(
     limit: i64,
     max_bytes: i64,
 ) -> Result<Option<ShardFront>, Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = transaction::begin(pool).await?;
     let held: Option<(i16,)> =
         sqlx::query_as("SELECT shard FROM outbox_shards WHERE shard = $1 FOR UPDATE SKIP LOCKED")
             .bind(shard)
@@ -174,7 +174,7 @@ pub async fn prune(pool: &PgPool, keep: Duration, at_a_time: u32) -> Result<u64,
             .await?;
     let (mut after, mut removed) = (i64::MIN, 0);
     loop {
-        let mut tx = pool.begin().await?;
+        let mut tx = transaction::begin(pool).await?;
         let (last, old_enough, gone): (Option<i64>, Option<bool>, i64) = sqlx::query_as(
             "WITH front AS (
                  SELECT outbox_id, created_at FROM outbox_messages WHERE outbox_id > $1

@@ -13,6 +13,7 @@ use crate::{
     Error, callbacks,
     ledger::{self, TierName, points},
     outbox::{self, OutboxMessage},
+    transaction,
 };
 
 /// An order to look at a customer's tier.
@@ -207,7 +208,7 @@ pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgra
         tier: new_tier,
         ..
     } = *new;
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let (available, held, version, previous, tier_version): (i64, i64, i64, String, i64) =
         sqlx::query_as(
             "SELECT available, held, version, tier, tier_version FROM customers
@@ -270,7 +271,7 @@ pub async fn upgrade(pool: &PgPool, new: &NewUpgrade<'_>) -> Result<Option<Upgra
         callback_id,
     };
     outbox::write(&mut tx, &[OutboxMessage::tier_upgraded(&message, version)?]).await?;
-    ledger::commit(tx, "tier").await?;
+    transaction::commit(tx, "tier").await?;
     Ok(Some(Upgrade {
         previous_tier,
         new_tier,
@@ -318,7 +319,7 @@ pub async fn close(
     acknowledged: bool,
     thresholds: &TierThresholds,
 ) -> Result<bool, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let (available, held, tier_name): (i64, i64, String) = sqlx::query_as(
         "SELECT available, held, tier FROM customers WHERE customer_id = $1 FOR UPDATE",
     )
@@ -342,7 +343,7 @@ pub async fn close(
     if closed > 0 && thresholds.due(current, tier(tier_name)?).is_some() {
         ledger::open_tier_orders(&mut tx, &[customer.as_str()]).await?;
     }
-    ledger::commit(tx, "tier").await?;
+    transaction::commit(tx, "tier").await?;
     Ok(closed > 0)
 }
 

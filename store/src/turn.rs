@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-use crate::Error;
+use crate::{Error, transaction};
 
 /// A kind of work that is done in turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Turn {
 /// # Errors
 /// What the database reports.
 pub async fn take(pool: &PgPool, duty: Duty) -> Result<Option<Turn>, Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = transaction::begin(pool).await?;
     let (taken,): (bool,) = sqlx::query_as("SELECT pg_try_advisory_xact_lock($1, $2)")
         .bind(LOCK_SPACE)
         .bind(duty as i32)

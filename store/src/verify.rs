@@ -6,6 +6,7 @@ use sqlx::PgPool;
 use crate::{
     Error,
     chain::{self, Findings, Head},
+    transaction,
 };
 
 /// How many offenders a check names.
@@ -365,7 +366,7 @@ pub async fn report(
     noted: &[Head],
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Report, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .execute(&mut *tx)
         .await?;

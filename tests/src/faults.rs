@@ -369,11 +369,14 @@ impl FaultyAwardSteps {
 
 impl FaultyAwardSteps {
     async fn post(&self) -> Result<BatchOutcome, ActivityError> {
-        use store::ledger::{self, Posting};
-        let mut tx = ledger::begin(&self.pool).await?;
+        use store::{
+            ledger::{self, Posting},
+            transaction,
+        };
+        let mut tx = transaction::begin(&self.pool).await?;
         let awards = std::slice::from_ref(&self.award);
         let postings = ledger::post_awards(&mut tx, &self.programme, "test", awards).await?;
-        ledger::commit(tx, "test").await?;
+        transaction::commit(tx, "test").await?;
         let posted = matches!(postings[0], Posting::Posted(_));
         Ok(BatchOutcome {
             posted: u32::from(posted),

@@ -217,7 +217,7 @@ impl AwardPosting {
         part: &std::ops::Range<usize>,
     ) -> Result<BatchOutcome, store::Error> {
         let programme = self.programme.current();
-        let mut transaction = store::ledger::begin(&self.pool).await?;
+        let mut transaction = store::transaction::begin(&self.pool).await?;
         let awards = batch.awards_of(part);
         let postings =
             store::ledger::post_awards(&mut transaction, &programme, workflow_id, awards).await?;
@@ -261,7 +261,7 @@ impl AwardPosting {
             }
         }
         store::dead_letters::write(&mut transaction, &letters).await?;
-        store::ledger::commit(transaction, "award").await?;
+        store::transaction::commit(transaction, "award").await?;
         measures::points_awarded(&awarded, programme.version());
         Ok(outcome)
     }

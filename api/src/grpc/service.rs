@@ -11,7 +11,7 @@ use domain::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{
-    audit, ledger,
+    audit, transaction,
     transactions::{self, Booked},
 };
 use tonic::{Request, Response, Status};
@@ -82,7 +82,7 @@ impl Booking {
         origin: &Origin,
     ) -> Result<Booked, store::Error> {
         let programme = self.app.programme.current();
-        let mut tx = ledger::begin(&self.app.pool).await?;
+        let mut tx = transaction::begin(&self.app.pool).await?;
         let booked = transactions::book(&mut tx, transaction, &programme).await?;
         let Booked::New(booking) = &booked else {
             return Ok(booked);
@@ -101,7 +101,7 @@ impl Booking {
             }),
         };
         audit::write(&mut tx, &change).await?;
-        ledger::commit(tx, "transaction").await?;
+        transaction::commit(tx, "transaction").await?;
         Ok(booked)
     }
 }

@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{
-    audit, ledger,
+    audit,
     sessions::{self, NewSession, Rotated, Session, TokenHash},
+    transaction,
     users::{self, NewUser},
 };
 use utoipa::ToSchema;
@@ -369,7 +370,7 @@ pub(super) async fn login(
         session_ttl: Duration::from_secs(own.settings.session_ttl_seconds),
         token_ttl: Duration::from_secs(own.settings.refresh_token_ttl_seconds),
     };
-    let mut tx = ledger::begin(&app.pool).await?;
+    let mut tx = transaction::begin(&app.pool).await?;
     if !sessions::begin(&mut tx, &new).await? {
         return Err(ApiError::UserDeactivated);
     }
@@ -377,7 +378,7 @@ pub(super) async fn login(
         users::rehash(&mut tx, user.user_id, &user.password_hash, &hash).await?;
     }
     write_audit(&mut tx, own, "auth.login", &session, &origin).await?;
-    ledger::commit(tx, "login").await?;
+    transaction::commit(tx, "login").await?;
     measures::logged_in();
     tokens(own, &session, &refresh_token, given.token_delivery)
 }
@@ -427,7 +428,7 @@ pub(super) async fn refresh(
     // Its successor follows from the token and the signing key, so that the same token is answered
     // with the same successor, and only hashes are stored.
     let successor = BASE64_URL_SAFE_NO_PAD.encode(own.keyed_hash("refresh", token.as_bytes()));
-    let mut tx = ledger::begin(&app.pool).await?;
+    let mut tx = transaction::begin(&app.pool).await?;
     let rotated = sessions::rotate(
         &mut tx,
         &token_hash(&token),
@@ -439,13 +440,13 @@ pub(super) async fn refresh(
     match rotated {
         Rotated::New(session) => {
             write_audit(&mut tx, own, "auth.refresh", &session, &origin).await?;
-            ledger::commit(tx, "refresh").await?;
+            transaction::commit(tx, "refresh").await?;
             tokens(own, &session, &successor, delivery)
         }
         Rotated::Again(session) => tokens(own, &session, &successor, delivery),
         Rotated::Reused(session) => {
             write_audit(&mut tx, own, "auth.refresh-reused", &session, &origin).await?;
-            ledger::commit(tx, "refresh").await?;
+            transaction::commit(tx, "refresh").await?;
             app.sessions_ended(&[session.session_id]);
             tracing::warn!(user_id = %session.user_id, "a refresh token came twice; its session has ended");
             measures::refresh_token_reused();
@@ -485,10 +486,10 @@ pub(super) async fn logout(
     let own = app.own()?;
     let (token, delivery) = presented(&app, &headers, &body)?;
     if let Some(token) = token {
-        let mut tx = ledger::begin(&app.pool).await?;
+        let mut tx = transaction::begin(&app.pool).await?;
         if let Some(session) = sessions::end(&mut tx, &token_hash(&token)).await? {
             write_audit(&mut tx, own, "auth.logout", &session, &origin).await?;
-            ledger::commit(tx, "logout").await?;
+            transaction::commit(tx, "logout").await?;
             app.sessions_ended(&[session.session_id]);
         }
     }

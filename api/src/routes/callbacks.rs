@@ -9,7 +9,7 @@ use serde_json::json;
 use store::{
     audit,
     callbacks::{self, Answered},
-    ledger,
+    transaction,
 };
 use utoipa::ToSchema;
 
@@ -100,7 +100,7 @@ async fn acknowledge(
     success: bool,
 ) -> Result<Json<Taken>, ApiError> {
     let answer = if success { "SUCCESS" } else { "FAILURE" };
-    let mut tx = ledger::begin(&app.pool).await?;
+    let mut tx = transaction::begin(&app.pool).await?;
     let answered = callbacks::answer_tier_upgrade(&mut tx, &callback_id, success).await?;
     let workflow_id = taken(answered)?;
     if let Some(workflow_id) = workflow_id {
@@ -113,7 +113,7 @@ async fn acknowledge(
             detail: json!({ "answer": answer }),
         };
         audit::write(&mut tx, &change).await?;
-        ledger::commit(tx, "callback").await?;
+        transaction::commit(tx, "callback").await?;
         tell(
             app,
             &callback_id,

@@ -11,7 +11,7 @@ use serde_json::json;
 use store::{
     audit,
     callbacks::{self, Kind},
-    ledger,
+    transaction,
 };
 use utoipa::ToSchema;
 
@@ -113,14 +113,14 @@ pub(super) async fn answer(
             .take(DETAIL_MAX_CHARS)
             .collect::<String>()
     });
-    let mut tx = ledger::begin(&app.pool).await?;
+    let mut tx = transaction::begin(&app.pool).await?;
     let answered =
         callbacks::answer_partner(&mut tx, &callback_id, verdict, detail.as_deref()).await?;
     let to_signal = match taken(answered) {
         Ok(to_signal) => to_signal,
         Err(refusal) => {
             // What came too late does not count, but what was said is kept.
-            ledger::commit(tx, "callback").await?;
+            transaction::commit(tx, "callback").await?;
             return Err(refusal);
         }
     };
@@ -134,7 +134,7 @@ pub(super) async fn answer(
             detail: json!({ "answer": verdict, "detail": detail }),
         };
         audit::write(&mut tx, &change).await?;
-        ledger::commit(tx, "callback").await?;
+        transaction::commit(tx, "callback").await?;
         tell(&app, &callback_id, &workflow_id, Signal::PartnerCalledBack).await;
     }
     Ok(Json(Taken {

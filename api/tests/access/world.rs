@@ -208,7 +208,7 @@ impl World {
             let answer = self.post("/api/v1/redeem", &proof, &body).await;
             assert_eq!(answer.status, 202, "{}", answer.body);
             let id = RedeemRequestId::new(id).expect("an id");
-            redemptions::reserve(pool, &id, Duration::from_secs(600), true)
+            redemptions::reserve(pool, &id, Duration::from_secs(600), |_| true)
                 .await
                 .expect("reserved");
         }

@@ -31,11 +31,11 @@ async fn tell(api: &Api, user: &str, count: i64) {
             }
         })
         .collect();
-    let mut tx = store::ledger::begin(&api.pool).await.unwrap();
+    let mut tx = store::transaction::begin(&api.pool).await.unwrap();
     store::notifications::write(&mut tx, &notifications)
         .await
         .unwrap();
-    store::ledger::commit(tx, "test").await.unwrap();
+    store::transaction::commit(tx, "test").await.unwrap();
 }
 
 fn ids(page: &Value) -> Vec<i64> {

@@ -124,7 +124,9 @@ async fn whoever_comes_and_goes_misses_nothing_and_is_told_nothing_twice() {
                         .collect();
                     let pool = replicas[0].pool();
                     loop {
-                        let mut tx = store::ledger::begin(pool).await.expect("a transaction");
+                        let mut tx = store::transaction::begin(pool)
+                            .await
+                            .expect("a transaction");
                         store::notifications::write(&mut tx, &of)
                             .await
                             .expect("written");
@@ -132,7 +134,9 @@ async fn whoever_comes_and_goes_misses_nothing_and_is_told_nothing_twice() {
                             // It did not come to a commit.
                             continue;
                         }
-                        store::ledger::commit(tx, "test").await.expect("committed");
+                        store::transaction::commit(tx, "test")
+                            .await
+                            .expect("committed");
                         if random.random_bool(0.8) {
                             break;
                         }

@@ -249,10 +249,14 @@ pub fn notification(user: &str, id: &str, content: &Value) -> Notification {
 
 /// Stores notifications, as the worker does.
 pub async fn store(pool: &PgPool, notifications: &[Notification]) -> Vec<Stored> {
-    let mut tx = store::ledger::begin(pool).await.expect("a transaction");
+    let mut tx = store::transaction::begin(pool)
+        .await
+        .expect("a transaction");
     let stored = store::notifications::write(&mut tx, notifications).await;
     let stored = stored.expect("written");
-    store::ledger::commit(tx, "test").await.expect("committed");
+    store::transaction::commit(tx, "test")
+        .await
+        .expect("committed");
     stored
 }
 

@@ -8,7 +8,10 @@ use domain::{Award, Programme};
 use futures::future::try_join_all;
 use sqlx::PgPool;
 use stack::Progress;
-use store::ledger::{self, Posting};
+use store::{
+    ledger::{self, Posting},
+    transaction,
+};
 
 use super::orders::{self, Orders};
 use super::{Run, per_second};
@@ -63,9 +66,9 @@ pub async fn post(
     workflow_id: &str,
     awards: &[Award],
 ) -> Result<()> {
-    let mut transaction = ledger::begin(pool).await?;
+    let mut transaction = transaction::begin(pool).await?;
     let postings = ledger::post_awards(&mut transaction, programme, workflow_id, awards).await?;
-    ledger::commit(transaction, "award").await?;
+    transaction::commit(transaction, "award").await?;
     let posted = postings
         .iter()
         .filter(|posting| matches!(posting, Posting::Posted(_)));

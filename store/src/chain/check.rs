@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::{PgConnection, PgPool};
 
 use super::{BEGINNING, COLUMNS, Head, Values, link};
-use crate::Error;
+use crate::{Error, transaction};
 
 /// How many transfers are read at a time.
 const AT_A_TIME: i64 = 2_000;
@@ -122,7 +122,7 @@ impl Findings {
 /// # Errors
 /// What the database reports.
 pub async fn check(pool: &PgPool, noted: &[Head]) -> Result<Findings, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .execute(&mut *tx)
         .await?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{BEGINNING, Head, Values, link};
-use crate::{Error, writers};
+use crate::{Error, transaction, writers};
 
 /// How long writers that are under way are waited for; after it the next turn begins anew.
 const WAIT_FOR_WRITERS: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub async fn seal(pool: &PgPool, limit: u32) -> Result<Sealed, Error> {
     let Some(up_to) = horizon(pool).await? else {
         return Ok(Sealed::default());
     };
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let head: Option<(i64, Vec<u8>)> = sqlx::query_as(
         "SELECT transfer_id, hash FROM transfer_hashes ORDER BY transfer_id DESC LIMIT 1",
     )

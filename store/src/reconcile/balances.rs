@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::Error;
+use crate::{Error, transaction};
 
 /// What a balance row says, or what its transfers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub async fn broken_link(
 /// # Errors
 /// What the database reports.
 pub async fn rebuild(pool: &PgPool, customer: &str) -> Result<Rebuilt, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     sqlx::query("SELECT FROM customers WHERE customer_id = $1 FOR UPDATE")
         .bind(customer)
         .execute(&mut *tx)
@@ -148,7 +148,7 @@ pub async fn one(
     pool: &PgPool,
     customer: &str,
 ) -> Result<Option<(Account, Option<String>)>, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     // Posting holds this lock while balance and transfers change together.
     let exists = sqlx::query("SELECT FROM customers WHERE customer_id = $1 FOR SHARE")
         .bind(customer)

@@ -15,6 +15,7 @@ use crate::{
     ledger::points,
     outbox::{self, OutboxMessage},
     relay::read_headers,
+    transaction,
 };
 
 /// How long before or after its transfer a message may have been written: they share a
@@ -297,7 +298,7 @@ async fn is_told(conn: &mut PgConnection, untold: &Untold) -> Result<bool, Error
 /// # Errors
 /// What the database reports.
 pub async fn tell_again(pool: &PgPool, untold: &Untold) -> Result<bool, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     sqlx::query("SELECT FROM customers WHERE customer_id = $1 FOR UPDATE")
         .bind(untold.customer_id.as_str())
         .execute(&mut *tx)
@@ -388,7 +389,7 @@ pub async fn published(
 /// # Errors
 /// What the database reports.
 pub async fn publish_again(pool: &PgPool, published: &Published) -> Result<bool, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     sqlx::query("SELECT FROM outbox_shards WHERE shard = $1 FOR UPDATE")
         .bind(published.shard)
         .execute(&mut *tx)

@@ -6,7 +6,7 @@ use domain::Comparison;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
-use crate::{Error, audit};
+use crate::{Error, audit, transaction};
 
 /// The action of audit records about findings that were accepted.
 const ACCEPT: &str = "reconcile.accept";
@@ -116,7 +116,7 @@ pub async fn note_repaired(
     found: &Found,
     seen_at: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let ended = sqlx::query(
         "UPDATE reconciliation_findings
          SET resolved_at = clock_timestamp(), resolution = 'REPAIRED',
@@ -243,7 +243,7 @@ pub async fn accept(
     actor: &str,
     reason: &str,
 ) -> Result<Finding, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let finding: Option<Finding> = sqlx::query_as(
         "UPDATE reconciliation_findings
          SET resolved_at = clock_timestamp(), resolution = 'ACCEPTED', note = $2
@@ -358,7 +358,7 @@ async fn choose(conn: &mut PgConnection, together: Together<'_>) -> Result<Accep
 /// # Errors
 /// What the database reports.
 pub async fn would_accept(pool: &PgPool, together: Together<'_>) -> Result<Accepted, Error> {
-    choose(&mut *pool.begin().await?, together).await
+    choose(&mut *transaction::begin(pool).await?, together).await
 }
 
 /// Accepts open findings together: they are not reported again. With an audit record for each.
@@ -376,7 +376,7 @@ pub async fn accept_together(
     together: Together<'_>,
     acceptance: Acceptance<'_>,
 ) -> Result<Accepted, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction::begin(pool).await?;
     let chosen = choose(&mut tx, together).await?;
     let ids: Vec<i64> = chosen.accepted.iter().map(|f| f.finding_id).collect();
     sqlx::query(

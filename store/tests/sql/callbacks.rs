@@ -17,7 +17,9 @@ async fn a_callback_is_answered_once_and_tells_every_other_case_apart() {
     accept(pool, &request).await;
     let id = request.redeem_request_id;
     let ttl = Duration::from_secs(60);
-    let row = redemptions::reserve(pool, &id, ttl, true).await.unwrap();
+    let row = redemptions::reserve(pool, &id, ttl, |_| true)
+        .await
+        .unwrap();
     let callback = row.callback_id.expect("minted with the hold");
     assert_eq!(callback.len(), 48);
     redemptions::begin_confirm(pool, &id).await.unwrap();
@@ -88,7 +90,9 @@ async fn a_confirmation_after_the_end_is_too_late_and_reported() {
     accept(pool, &request).await;
     let id = request.redeem_request_id;
     let ttl = Duration::from_secs(60);
-    let row = redemptions::reserve(pool, &id, ttl, true).await.unwrap();
+    let row = redemptions::reserve(pool, &id, ttl, |_| true)
+        .await
+        .unwrap();
     let callback = row.callback_id.unwrap();
     redemptions::begin_confirm(pool, &id).await.unwrap();
     let mut conn = pool.acquire().await.unwrap();
@@ -123,7 +127,7 @@ async fn an_answer_after_its_time_is_refused() {
     let request = request("R1", "A", 100);
     accept(pool, &request).await;
     let id = request.redeem_request_id;
-    let row = redemptions::reserve(pool, &id, Duration::ZERO, true)
+    let row = redemptions::reserve(pool, &id, Duration::ZERO, |_| true)
         .await
         .unwrap();
     let mut conn = pool.acquire().await.unwrap();

@@ -1,5 +1,5 @@
 use domain::refusal::RefusalClass;
-use store::{ledger, ledger::Posting, testing};
+use store::{ledger, ledger::Posting, testing, transaction};
 
 use crate::support::*;
 
@@ -142,9 +142,9 @@ async fn two_deliveries_of_one_batch_at_once_post_it_once() {
         let pool = db.pool.clone();
         async move {
             loop {
-                let mut tx = ledger::begin(&pool).await.unwrap();
+                let mut tx = transaction::begin(&pool).await.unwrap();
                 match ledger::post_awards(&mut tx, &programme(), "w", &awards).await {
-                    Ok(_) => match ledger::commit(tx, "test").await {
+                    Ok(_) => match transaction::commit(tx, "test").await {
                         Ok(()) => return,
                         Err(error) => assert!(error.is_retryable(), "{error}"),
                     },

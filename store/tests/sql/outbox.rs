@@ -40,7 +40,7 @@ async fn ledger() -> testing::TestDatabase {
         let request = request(id, "A", asked);
         accept(pool, &request).await;
         let id = request.redeem_request_id;
-        store::redemptions::reserve(pool, &id, ttl, true)
+        store::redemptions::reserve(pool, &id, ttl, |_| true)
             .await
             .unwrap();
         store::redemptions::begin_confirm(pool, &id).await.unwrap();

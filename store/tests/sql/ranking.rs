@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use store::{
     PgPool, ledger,
     ranking::{self, Changes, Everybody, Position},
+    transaction,
 };
 
 use crate::support::{points, post, programme, spend, stay};
@@ -42,13 +43,13 @@ async fn what_commits_late_is_told_and_what_is_rolled_back_is_forgotten() {
     assert_eq!(follow(pool, &mut position).await, BTreeMap::new());
 
     // Two take ids and do not commit; a third overtakes them.
-    let mut late = ledger::begin(pool).await.unwrap();
+    let mut late = transaction::begin(pool).await.unwrap();
     let programme = programme();
     let two = [stay("e2", "B", 1), stay("e3", "C", 2)];
     ledger::post_awards(&mut late, &programme, "test", &two)
         .await
         .unwrap();
-    let mut never = ledger::begin(pool).await.unwrap();
+    let mut never = transaction::begin(pool).await.unwrap();
     let one = [stay("e4", "D", 1)];
     ledger::post_awards(&mut never, &programme, "test", &one)
         .await
@@ -84,7 +85,7 @@ async fn what_commits_late_is_told_and_what_is_rolled_back_is_forgotten() {
     assert_eq!(position, all, "4 was rolled back");
 
     // Whoever begins now has to wait for what is under way.
-    let mut under_way = ledger::begin(pool).await.unwrap();
+    let mut under_way = transaction::begin(pool).await.unwrap();
     let one = [stay("e6", "E", 1)];
     ledger::post_awards(&mut under_way, &programme, "test", &one)
         .await

@@ -192,7 +192,7 @@ async fn the_answer_to_a_redemption_is_written_again() {
         pool,
         &asked.redeem_request_id,
         std::time::Duration::from_secs(60),
-        true,
+        |_| true,
     )
     .await
     .unwrap();
@@ -575,7 +575,7 @@ async fn a_hold_without_a_redemption_is_found_and_released_by_hand() {
     let asked = request("R1", "A", 120);
     accept(pool, &asked).await;
     let ttl = std::time::Duration::from_secs(60);
-    store::redemptions::reserve(pool, &asked.redeem_request_id, ttl, true)
+    store::redemptions::reserve(pool, &asked.redeem_request_id, ttl, |_| true)
         .await
         .unwrap();
     assert!(flows::held_for_nothing(pool).await.unwrap().is_empty());

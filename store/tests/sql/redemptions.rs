@@ -37,7 +37,9 @@ async fn reserve_confirm_settle_deducts_once_and_answers_once() {
     let pool = &db.pool;
     let id = prepared(pool, "R1", 500, 200).await;
     for _ in 0..2 {
-        let row = redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+        let row = redemptions::reserve(pool, &id, TTL, |_| true)
+            .await
+            .unwrap();
         assert_eq!(row.state, State::Reserved);
     }
     let held = balance(pool, "A").await;
@@ -80,7 +82,9 @@ async fn the_database_itself_refuses_a_second_closing_of_a_hold() {
     let db = testing::database().await;
     let pool = &db.pool;
     let id = prepared(pool, "R1", 500, 200).await;
-    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     redemptions::begin_confirm(pool, &id).await.unwrap();
     redemptions::settle(pool, &id, None, false).await.unwrap();
     let error = sqlx::query(
@@ -102,7 +106,7 @@ async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without
     let db = testing::database().await;
     let pool = &db.pool;
     let penniless = prepared(pool, "R1", 100, 101).await;
-    let row = redemptions::reserve(pool, &penniless, TTL, true)
+    let row = redemptions::reserve(pool, &penniless, TTL, |_| true)
         .await
         .unwrap();
     assert_eq!(
@@ -110,7 +114,7 @@ async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without
         (State::Failed, Some(FailureReason::InsufficientPoints))
     );
     post(pool, &[stay("more", "A", 5)]).await;
-    let row = redemptions::reserve(pool, &penniless, TTL, true)
+    let row = redemptions::reserve(pool, &penniless, TTL, |_| true)
         .await
         .unwrap();
     assert_eq!(
@@ -120,19 +124,21 @@ async fn too_few_points_an_unknown_merchant_and_a_cancelled_request_fail_without
     );
 
     let lost = prepared(pool, "R2", 100, 50).await;
-    let row = redemptions::reserve(pool, &lost, TTL, false).await.unwrap();
+    let row = redemptions::reserve(pool, &lost, TTL, |_| false)
+        .await
+        .unwrap();
     assert_eq!(row.reason, Some(FailureReason::UnknownMerchant));
 
     let taken_back = prepared(pool, "R3", 100, 50).await;
     cancel(pool, &taken_back).await;
-    let row = redemptions::reserve(pool, &taken_back, TTL, true)
+    let row = redemptions::reserve(pool, &taken_back, TTL, |_| true)
         .await
         .unwrap();
     assert_eq!(row.reason, Some(FailureReason::Cancelled));
 
     let nobody = request("R4", "nobody", 1);
     accept(pool, &nobody).await;
-    let row = redemptions::reserve(pool, &nobody.redeem_request_id, TTL, true)
+    let row = redemptions::reserve(pool, &nobody.redeem_request_id, TTL, |_| true)
         .await
         .unwrap();
     assert_eq!(row.reason, Some(FailureReason::InsufficientPoints));
@@ -145,7 +151,9 @@ async fn once_the_partner_may_know_only_its_word_frees_the_points() {
     let db = testing::database().await;
     let pool = &db.pool;
     let id = prepared(pool, "R1", 500, 200).await;
-    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     redemptions::begin_confirm(pool, &id).await.unwrap();
     let row = redemptions::release(pool, &id, FailureReason::PartnerTimeout)
         .await
@@ -178,7 +186,9 @@ async fn a_cancel_stops_the_settling_unless_the_partner_cannot_undo_it() {
     let db = testing::database().await;
     let pool = &db.pool;
     let id = prepared(pool, "R1", 500, 200).await;
-    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     redemptions::begin_confirm(pool, &id).await.unwrap();
     cancel(pool, &id).await;
     let row = redemptions::settle(pool, &id, None, false).await.unwrap();
@@ -193,7 +203,9 @@ async fn a_cancel_before_the_partner_was_asked_keeps_it_from_being_asked() {
     let db = testing::database().await;
     let pool = &db.pool;
     let id = prepared(pool, "R1", 500, 200).await;
-    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     cancel(pool, &id).await;
     assert_eq!(
         redemptions::begin_confirm(pool, &id).await.unwrap().state,
@@ -242,7 +254,7 @@ async fn fifty_at_once_never_hold_more_than_there_is() {
         accept(pool, &request).await;
         let pool = pool.clone();
         tasks.push(tokio::spawn(async move {
-            redemptions::reserve(&pool, &request.redeem_request_id, TTL, true)
+            redemptions::reserve(&pool, &request.redeem_request_id, TTL, |_| true)
                 .await
                 .unwrap()
                 .state
@@ -273,7 +285,9 @@ async fn no_order_of_steps_breaks_a_promise() {
             let step = random.random_range(0..10);
             story.push(step);
             let row = match step {
-                0 | 1 => redemptions::reserve(pool, &id, TTL, true).await.unwrap(),
+                0 | 1 => redemptions::reserve(pool, &id, TTL, |_| true)
+                    .await
+                    .unwrap(),
                 2 | 3 => redemptions::begin_confirm(pool, &id).await.unwrap(),
                 4 => redemptions::await_callback(pool, &id).await.unwrap(),
                 5 => verdict(pool, &id, PartnerVerdict::Refused).await,
@@ -324,7 +338,9 @@ async fn a_cancellation_is_found_until_its_redemption_has_ended() {
     };
     let id = prepared(pool, "R1", 500, 200).await;
     let later = prepared(pool, "R2", 500, 200).await;
-    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     assert_eq!(found(Duration::ZERO, 9).await, []);
     cancel(pool, &id).await;
     cancel(pool, &later).await;
@@ -350,7 +366,9 @@ async fn a_redemption_that_was_started_waits_for_its_turn_until_it_is_stale() {
     redemptions::mark_started(pool, &id).await.unwrap();
     assert_eq!(to_start(now, later).await, 0);
     assert_eq!(to_start(later, now).await, 1, "it may have been cut off");
-    redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     redemptions::mark_started(pool, &id).await.unwrap();
     assert_eq!(to_start(now, later).await, 0);
     assert_eq!(to_start(later, now).await, 1);
@@ -370,7 +388,9 @@ async fn a_step_says_whether_it_ended_it_and_what_is_open_is_counted() {
     let queued = open(State::Queued).await;
     assert_eq!(queued.count, 1);
     assert!(queued.oldest_age_seconds > 0.0);
-    let reserved = redemptions::reserve(pool, &id, TTL, true).await.unwrap();
+    let reserved = redemptions::reserve(pool, &id, TTL, |_| true)
+        .await
+        .unwrap();
     assert!(!reserved.ended_now);
     redemptions::begin_confirm(pool, &id).await.unwrap();
     assert_eq!(
@@ -386,13 +406,13 @@ async fn a_step_says_whether_it_ended_it_and_what_is_open_is_counted() {
     }
     let too_much = prepared(pool, "R2", 100, 9_000).await;
     for now in [true, false] {
-        let row = redemptions::reserve(pool, &too_much, TTL, true)
+        let row = redemptions::reserve(pool, &too_much, TTL, |_| true)
             .await
             .unwrap();
         assert_eq!((row.state, row.ended_now), (State::Failed, now));
     }
     let cancelled = prepared(pool, "R3", 100, 50).await;
-    redemptions::reserve(pool, &cancelled, TTL, true)
+    redemptions::reserve(pool, &cancelled, TTL, |_| true)
         .await
         .unwrap();
     for now in [true, false] {

@@ -47,7 +47,7 @@ async fn a_redemption_is_told_from_its_request_to_the_last_message() {
         };
         audit::write(&mut conn, &change).await.unwrap();
     }
-    let row = redemptions::reserve(pool, id, TTL, true).await.unwrap();
+    let row = redemptions::reserve(pool, id, TTL, |_| true).await.unwrap();
     redemptions::begin_confirm(pool, id).await.unwrap();
     redemptions::await_callback(pool, id).await.unwrap();
     let callback = row.callback_id.expect("one was made");
@@ -118,7 +118,7 @@ async fn a_refusal_and_what_came_too_late_are_told() {
     let request = request("R1", "A", 200);
     let id = &request.redeem_request_id;
     accept(pool, &request).await;
-    let row = redemptions::reserve(pool, id, TTL, true).await.unwrap();
+    let row = redemptions::reserve(pool, id, TTL, |_| true).await.unwrap();
     redemptions::begin_confirm(pool, id).await.unwrap();
     let mut conn = pool.acquire().await.unwrap();
     redemptions::record_verdict(&mut conn, id, PartnerVerdict::Refused, Some("sold out"))
@@ -158,7 +158,7 @@ async fn who_cannot_pay_and_who_is_not_there_are_told_too() {
     let request = request("R1", "nobody", 200);
     accept(pool, &request).await;
     let id = &request.redeem_request_id;
-    redemptions::reserve(pool, id, TTL, true).await.unwrap();
+    redemptions::reserve(pool, id, TTL, |_| true).await.unwrap();
     let story = told(pool, id).await;
     assert_eq!(
         words(&story).split_off(1),

@@ -14,6 +14,7 @@ use store::{
     ledger::{self, Balance, Posting},
     promotions::{self, Created},
     redemptions::{self, Accepted, Origin},
+    transaction,
 };
 
 pub fn noon() -> DateTime<Utc> {
@@ -71,11 +72,11 @@ pub fn spend(event: &str, who: &str, amount: u32) -> Award {
 }
 
 pub async fn post(pool: &PgPool, awards: &[Award]) -> Vec<Posting> {
-    let mut tx = ledger::begin(pool).await.unwrap();
+    let mut tx = transaction::begin(pool).await.unwrap();
     let postings = ledger::post_awards(&mut tx, &programme(), "award/test/0/0-0", awards)
         .await
         .unwrap();
-    ledger::commit(tx, "test").await.unwrap();
+    transaction::commit(tx, "test").await.unwrap();
     postings
 }
 

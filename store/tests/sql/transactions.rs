@@ -7,7 +7,7 @@ use domain::{
     transaction::{Direction, Transaction},
 };
 use store::{
-    PgPool, ledger, testing,
+    PgPool, testing, transaction,
     transactions::{self, Booked, Booking},
 };
 
@@ -26,11 +26,11 @@ fn transaction(id: &str, who: &str, direction: Direction, amount: &str) -> Trans
 
 async fn book(pool: &PgPool, transaction: &Transaction) -> Booked {
     loop {
-        let mut tx = ledger::begin(pool).await.unwrap();
+        let mut tx = transaction::begin(pool).await.unwrap();
         match transactions::book(&mut tx, transaction, &programme()).await {
             Ok(booked) => {
                 if matches!(booked, Booked::New(_)) {
-                    ledger::commit(tx, "test").await.unwrap();
+                    transaction::commit(tx, "test").await.unwrap();
                 }
                 return booked;
             }

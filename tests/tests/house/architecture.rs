@@ -1,6 +1,9 @@
 //! Data goes one way: which room may know which, and which libraries stay out of which room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 use tests::components::repository;
@@ -214,6 +217,40 @@ fn workflows_ask_no_clock_and_no_dice() {
             );
         }
     }
+}
+
+/// A transaction that is given up while it begins is left open on its connection, which
+/// `store::transaction` sees to.
+#[test]
+fn transactions_begin_in_one_place() {
+    let rooms = ["store", "ranking", "activities", "worker", "api", "ops"];
+    for source in rooms
+        .iter()
+        .flat_map(|room| sources(&repository().join(room).join("src")))
+    {
+        let text = std::fs::read_to_string(&source).expect("readable");
+        let begins = text.contains("pool.begin()") || text.contains(".begin_with(");
+        assert!(
+            !begins || source.ends_with("store/src/transaction.rs"),
+            "{} begins a transaction by itself",
+            source.display()
+        );
+    }
+}
+
+/// All files of a folder and those in it.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("readable");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                sources(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
 }
 
 /// Every room is described in ARCHITECTURE.md.

@@ -8,7 +8,7 @@ use domain::{
     programme::Programme,
 };
 use serde_json::{Value, json};
-use store::{chain, ledger, testing::TestDatabase};
+use store::{chain, ledger, testing::TestDatabase, transaction};
 use tests::components::{database, repository};
 
 /// Posts a stay of one night for customer A, as the intake would.
@@ -32,7 +32,7 @@ async fn post(db: &TestDatabase, event: &str) {
     let Ok(Some(Inbound::Award(award))) = inbound::read(&message, now) else {
         panic!("{body} is an award");
     };
-    let mut tx = ledger::begin(&db.pool).await.expect("begun");
+    let mut tx = transaction::begin(&db.pool).await.expect("begun");
     ledger::post_awards(&mut tx, &programme, "test", &[award])
         .await
         .expect("posted");

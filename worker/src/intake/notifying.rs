@@ -61,7 +61,7 @@ impl Rows for Notifying {
             .iter()
             .filter_map(|reading| reading.as_ref().ok().cloned())
             .collect();
-        let mut transaction = store::ledger::begin(&self.pool).await?;
+        let mut transaction = store::transaction::begin(&self.pool).await?;
         let answers = if notifications.is_empty() {
             Vec::new()
         } else {
@@ -95,7 +95,7 @@ impl Rows for Notifying {
             letters.push(record.dead_letter(&refusal));
         }
         store::dead_letters::write(&mut transaction, &letters).await?;
-        store::ledger::commit(transaction, "intake").await?;
+        store::transaction::commit(transaction, "intake").await?;
         Ok(counts)
     }
 

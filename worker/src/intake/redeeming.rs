@@ -80,7 +80,7 @@ impl Rows for Redeeming {
             .iter()
             .filter_map(|reading| reading.as_ref().ok().cloned())
             .collect();
-        let mut transaction = store::ledger::begin(&self.pool).await?;
+        let mut transaction = store::transaction::begin(&self.pool).await?;
         let answers = if requests.is_empty() {
             Vec::new()
         } else {
@@ -114,7 +114,7 @@ impl Rows for Redeeming {
             letters.push(record.dead_letter(&refusal));
         }
         store::dead_letters::write(&mut transaction, &letters).await?;
-        store::ledger::commit(transaction, "intake").await?;
+        store::transaction::commit(transaction, "intake").await?;
         Ok(counts)
     }
 
