@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::Programme;
+use domain::{Programme, promotion::ClaimState};
 use store::{
     PgPool,
     claims::{self, Assignment, Claim},
@@ -84,8 +84,7 @@ impl ClaimSteps {
         let row = claims::roll_back(&self.pool, &row_of(&input.claim), input.refusal)
             .await
             .map_err(activity_error)?;
-        self.outcomes
-            .claim_changed(&row.promotion_id, &row.customer_id);
+        self.tell(&row);
         Ok(view(&row))
     }
 }
@@ -93,11 +92,15 @@ impl ClaimSteps {
 impl ClaimSteps {
     fn changed(&self, step: &claims::Step) -> ClaimStep {
         let row = &step.row;
-        self.outcomes
-            .claim_changed(&row.promotion_id, &row.customer_id);
+        self.tell(row);
         ClaimStep {
             view: view(row),
             refused: step.refused,
         }
+    }
+    fn tell(&self, row: &Assignment) {
+        let rests = row.state != ClaimState::Claiming;
+        self.outcomes
+            .claim_changed(&row.promotion_id, &row.customer_id, rests);
     }
 }

@@ -1,48 +1,157 @@
 //! Wakes requests in the same process that wait for a redemption or a claim to move on.
 
-use domain::{CustomerId, PromotionId, RedeemRequestId};
-use tokio::sync::broadcast;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-/// How many changes a slow listener may lag behind before it has to look for itself.
-const CAPACITY: usize = 1024;
+use domain::{CustomerId, PromotionId, RedeemRequestId, redemption::RedemptionState};
+use tokio::sync::watch;
 
 /// A claim that has moved on, by promotion and player.
 pub type ClaimOf = (PromotionId, CustomerId);
 
 /// Tells of every redemption and claim whose row a step in this process has changed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Outcomes {
-    redemptions: broadcast::Sender<RedeemRequestId>,
-    claims: broadcast::Sender<ClaimOf>,
+    redemptions: Listeners<RedeemRequestId>,
+    claims: Listeners<ClaimOf>,
 }
 
-impl Default for Outcomes {
+impl Outcomes {
+    /// Listens for changes of a redemption from now on. What is heard is only a reason to read the
+    /// row.
+    pub fn listen(&self, id: &RedeemRequestId) -> Changes<RedeemRequestId> {
+        self.redemptions.listen(id.clone())
+    }
+
+    /// The same for a claim.
+    pub fn listen_to_claim(&self, claim: &ClaimOf) -> Changes<ClaimOf> {
+        self.claims.listen(claim.clone())
+    }
+
+    /// Tells that a row has changed, and where it stands. Nobody listening is fine.
+    pub(crate) fn changed(&self, id: &RedeemRequestId, state: RedemptionState) {
+        let rests = state.is_final() || state == RedemptionState::AwaitingCallback;
+        self.redemptions.tell(id, rests);
+    }
+
+    /// The same for claims; `rests` is whether it has ended.
+    pub(crate) fn claim_changed(
+        &self,
+        promotion_id: &PromotionId,
+        customer: &CustomerId,
+        rests: bool,
+    ) {
+        self.claims
+            .tell(&(promotion_id.clone(), customer.clone()), rests);
+    }
+}
+
+/// Those who listen, by what they listen for: only they are woken.
+#[derive(Debug)]
+struct Listeners<K>(Arc<Mutex<HashMap<K, watch::Sender<bool>>>>);
+
+impl<K> Clone for Listeners<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K> Default for Listeners<K> {
     fn default() -> Self {
-        Self {
-            redemptions: broadcast::channel(CAPACITY).0,
-            claims: broadcast::channel(CAPACITY).0,
+        Self(Arc::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Listeners<K> {
+    fn by_key(&self) -> MutexGuard<'_, HashMap<K, watch::Sender<bool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self, key: K) -> Changes<K> {
+        let changed = self.by_key().entry(key.clone()).or_default().subscribe();
+        Changes {
+            key,
+            changed,
+            listeners: self.clone(),
+        }
+    }
+
+    fn tell(&self, key: &K, rests: bool) {
+        if let Some(changed) = self.by_key().get(key) {
+            changed.send_replace(rests);
         }
     }
 }
 
-impl Outcomes {
-    /// Listens from now on. What is heard is only a reason to read the row.
-    pub fn listen(&self) -> broadcast::Receiver<RedeemRequestId> {
-        self.redemptions.subscribe()
+/// The changes of one row, until this is dropped.
+#[derive(Debug)]
+pub struct Changes<K: Clone + Eq + Hash> {
+    key: K,
+    changed: watch::Receiver<bool>,
+    listeners: Listeners<K>,
+}
+
+impl<K: Clone + Eq + Hash> Changes<K> {
+    /// Returns when the row has changed since the last time: whether it rests now, having ended or
+    /// waiting for somebody.
+    pub async fn changed(&mut self) -> bool {
+        if self.changed.changed().await.is_err() {
+            // Nobody in this process can tell any more.
+            std::future::pending::<()>().await;
+        }
+        *self.changed.borrow_and_update()
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Changes<K> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(listened_for) = self.listeners.by_key().entry(self.key.clone())
+            && listened_for.get().receiver_count() <= 1
+        {
+            listened_for.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn id(name: &str) -> RedeemRequestId {
+        RedeemRequestId::new(name).expect("an id")
     }
 
-    /// The same for claims.
-    pub fn listen_to_claims(&self) -> broadcast::Receiver<ClaimOf> {
-        self.claims.subscribe()
+    #[tokio::test]
+    async fn those_who_listen_are_told_and_nobody_else() {
+        let outcomes = Outcomes::default();
+        let mut first = outcomes.listen(&id("R-1"));
+        let mut second = outcomes.listen(&id("R-1"));
+        let mut other = outcomes.listen(&id("R-2"));
+        let (held, ended) = (RedemptionState::Reserved, RedemptionState::Success);
+        outcomes.changed(&id("R-1"), held);
+        assert_eq!(first.changed().now_or_never(), Some(false));
+        assert!(first.changed().now_or_never().is_none(), "it is told once");
+        assert!(second.changed().now_or_never().is_some());
+        assert!(other.changed().now_or_never().is_none());
+        drop(first);
+        outcomes.changed(&id("R-1"), ended);
+        assert_eq!(second.changed().now_or_never(), Some(true));
     }
 
-    /// Tells that a row has changed. Nobody listening is fine.
-    pub(crate) fn changed(&self, id: &RedeemRequestId) {
-        let _ = self.redemptions.send(id.clone());
-    }
-
-    /// The same for claims.
-    pub(crate) fn claim_changed(&self, promotion_id: &PromotionId, customer: &CustomerId) {
-        let _ = self.claims.send((promotion_id.clone(), customer.clone()));
+    #[test]
+    fn what_nobody_listens_for_is_forgotten() {
+        let outcomes = Outcomes::default();
+        let (first, second) = (outcomes.listen(&id("R-1")), outcomes.listen(&id("R-1")));
+        drop(first);
+        assert_eq!(outcomes.redemptions.by_key().len(), 1);
+        drop(second);
+        assert!(outcomes.redemptions.by_key().is_empty());
+        outcomes.changed(&id("R-1"), RedemptionState::Failed);
+        assert!(outcomes.redemptions.by_key().is_empty());
     }
 }

@@ -13,7 +13,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use store::{Transaction, idempotency as keys, ledger};
+use store::{Transaction, idempotency as keys, transaction};
 use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use crate::{
@@ -140,7 +140,7 @@ pub(crate) async fn claim(app: &App, request: &Request) -> Result<Claim, ApiErro
         .await
         .map_err(|_| ApiError::RequestInProgress)?;
     loop {
-        let mut tx = ledger::begin(&app.pool).await?;
+        let mut tx = transaction::begin(&app.pool).await?;
         match keys::begin(&mut tx, request.key(), &request.hash, LOCKED_FOR, ttl).await? {
             keys::Begun::New => return Ok(Claim::Do(tx, turn)),
             keys::Begun::Answered(answer) => return Ok(Claim::Answered(Reply::of(answer)?)),
@@ -156,6 +156,16 @@ pub(crate) async fn claim(app: &App, request: &Request) -> Result<Claim, ApiErro
     }
 }
 
+/// The answer that the request was given before; nothing where there is none yet.
+pub(crate) async fn answered(app: &App, request: &Request) -> Result<Option<Reply>, ApiError> {
+    let mut conn = app.pool.acquire().await.map_err(store::Error::from)?;
+    match keys::find(&mut conn, request.key(), &request.hash).await? {
+        Some(keys::Begun::Answered(answer)) => Ok(Some(Reply::of(answer)?)),
+        Some(keys::Begun::OtherBody) => Err(ApiError::IdempotencyKeyReused),
+        Some(keys::Begun::New | keys::Begun::Running) | None => Ok(None),
+    }
+}
+
 /// Keeps the reply in the transaction of the effect, and commits both.
 pub(crate) async fn finish_in(
     mut tx: Transaction,
@@ -163,7 +173,7 @@ pub(crate) async fn finish_in(
     reply: &Reply,
 ) -> Result<(), ApiError> {
     keys::finish(&mut tx, request.key(), &reply.answer()).await?;
-    Ok(ledger::commit(tx, "reply").await?)
+    Ok(transaction::commit(tx, "reply").await?)
 }
 
 /// Keeps the reply after the effect was committed. When that fails, a repetition of the request

@@ -248,6 +248,7 @@ fn worker(
     steps: RedeemSteps,
 ) -> anyhow::Result<Worker> {
     let options = WorkerOptions::new(id::REDEEM_TASK_QUEUE)
+        .tuner(boot::redeem::slots())
         .deployment_options(boot::temporal::deployment())
         .graceful_shutdown_period(Duration::from_secs(settings.api.drain_seconds))
         .sticky_queue_schedule_to_start_timeout(options::REDEEM_TASK_TIMEOUT)

@@ -1,17 +1,14 @@
 //! Waiting for a redemption or a claim to move on.
 
-use std::time::Duration;
+use std::{hash::Hash, time::Duration};
 
-use activities::outcomes::ClaimOf;
+use activities::outcomes::{Changes, ClaimOf};
 use domain::RedeemRequestId;
 use store::{
     claims::{self, Assignment},
     redemptions::{self, Redemption},
 };
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use crate::{App, error::ApiError};
 
@@ -23,7 +20,7 @@ const LOOK_AFTER_MAX: Duration = Duration::from_millis(500);
 /// A row that a flow moves on.
 pub(crate) trait Moving: Sized + Send {
     /// By what it is known.
-    type Id: Clone + PartialEq + Send + Sync;
+    type Id: Clone + Eq + Hash + Send + Sync;
 
     /// Reads the row.
     fn read(
@@ -50,29 +47,29 @@ impl Moving for Assignment {
 }
 
 /// Waits until `done` is true of the row, or the deadline has passed; how it stands then. Nothing
-/// when there is no such row.
+/// when there is no such row. `changes` are those since the row was read or written.
 pub(crate) async fn until<T: Moving>(
     app: &App,
     id: &T::Id,
-    mut changes: Receiver<T::Id>,
+    mut changes: Changes<T::Id>,
     deadline: Instant,
     done: impl Fn(&T) -> bool,
 ) -> Result<Option<T>, ApiError> {
     let mut pause = LOOK_AFTER;
     loop {
+        let next_look = deadline.min(Instant::now() + pause);
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(next_look) => {
+                pause = (pause * 4).min(LOOK_AFTER_MAX);
+            }
+            () = app.readiness.draining().cancelled() => {}
+        }
         let Some(row) = T::read(app, id).await? else {
             return Ok(None);
         };
         if done(&row) || Instant::now() >= deadline || app.readiness.draining().is_cancelled() {
             return Ok(Some(row));
-        }
-        let next_look = deadline.min(Instant::now() + pause);
-        tokio::select! {
-            () = changed(&mut changes, id) => {}
-            () = tokio::time::sleep_until(next_look) => {
-                pause = (pause * 2).min(LOOK_AFTER_MAX);
-            }
-            () = app.readiness.draining().cancelled() => {}
         }
     }
 }
@@ -81,16 +78,4 @@ pub(crate) async fn until<T: Moving>(
 pub(crate) async fn find(app: &App, id: &RedeemRequestId) -> Result<Option<Redemption>, ApiError> {
     let mut conn = app.pool.acquire().await.map_err(store::Error::from)?;
     Ok(redemptions::find(&mut conn, id).await?)
-}
-
-/// Returns when it has changed, or may have.
-async fn changed<K: Clone + PartialEq>(changes: &mut Receiver<K>, id: &K) {
-    loop {
-        match changes.recv().await {
-            Ok(other) if other != *id => {}
-            Ok(_) | Err(RecvError::Lagged(_)) => return,
-            // Nobody in this process can tell; the clock still does.
-            Err(RecvError::Closed) => std::future::pending().await,
-        }
-    }
 }

@@ -8,15 +8,37 @@ use temporalio_client::{
     Client, RetryOptions, RpcOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
     WorkflowStartOptions, errors::WorkflowStartError,
 };
+use temporalio_sdk::runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder, WorkerTuner};
+use tokio::sync::Semaphore;
 use workflows::{Redeem, id, options, redeem::RedeemInput, visibility};
 
 use crate::{Settings, customer_key};
 
-/// How long a start may take for which a client waits. What is not known to have started is started
-/// again later.
-const START_WITHIN: Duration = Duration::from_secs(1);
-/// The same where nobody waits: a server that is slow under load is not asked more often for it.
-const START_PATIENTLY_WITHIN: Duration = Duration::from_secs(10);
+/// How long a start may take. What is not known to have started is started again later. Whoever gives
+/// up too soon loses the first task, which comes with the answer, and a server that is slow under
+/// load has to do it all again.
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+/// How many starts of a process are with Temporal at once; the others wait here. Each of its shards
+/// takes one change after the other, and the ends of flows wait behind all starts it was given.
+pub const STARTS_AT_ONCE: usize = 16;
+/// How many flows of a process may have a task: more than are under way.
+const FLOW_SLOTS: usize = 500;
+/// How many steps of a process may be carried out at once, of each kind.
+const STEP_SLOTS: usize = 100;
+
+/// The slots of a worker on which redemptions are started eagerly. A flow has one from its start until
+/// its last task is recorded. Without one a start gets no first task with its answer, and the flow
+/// has to wait until it is polled for, behind everything else that its shard has to do.
+pub fn slots() -> WorkerTuner {
+    TunerHolder::builder()
+        .workflow_task_slot_supplier(FixedSizeSlotSupplier::new(FLOW_SLOTS))
+        .activity_task_slot_supplier(FixedSizeSlotSupplier::new(STEP_SLOTS))
+        .local_activity_task_slot_supplier(FixedSizeSlotSupplier::new(STEP_SLOTS))
+        .nexus_task_slot_supplier(FixedSizeSlotSupplier::new(1))
+        .build()
+        .into()
+}
 
 /// Starts redemptions.
 #[derive(Clone)]
@@ -24,6 +46,7 @@ pub struct RedeemStarter {
     client: Client,
     settings: Arc<Settings>,
     eager: bool,
+    turns: Arc<Semaphore>,
 }
 
 impl RedeemStarter {
@@ -34,6 +57,7 @@ impl RedeemStarter {
             client,
             settings,
             eager,
+            turns: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
         }
     }
 
@@ -79,11 +103,6 @@ impl RedeemStarter {
         points: Points,
         reuse: WorkflowIdReusePolicy,
     ) -> Result<(), WorkflowStartError> {
-        let within = if self.eager {
-            START_WITHIN
-        } else {
-            START_PATIENTLY_WITHIN
-        };
         let shown = visibility::redeem(&customer_key(&self.settings, customer), merchant, points);
         let start = WorkflowStartOptions::new(id::REDEEM_TASK_QUEUE, id::redeem(redemption))
             .task_timeout(options::REDEEM_TASK_TIMEOUT)
@@ -94,7 +113,7 @@ impl RedeemStarter {
             .search_attributes(shown.attributes)
             .rpc_options(
                 RpcOptions::builder()
-                    .timeout(within)
+                    .timeout(START_WITHIN)
                     .retry_options(RetryOptions::no_retries())
                     .build(),
             )
@@ -105,6 +124,8 @@ impl RedeemStarter {
             points,
             limits: self.settings.redeem_limits(merchant),
         };
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
         self.client
             .start_workflow(Redeem::run, input, start)
             .await

@@ -16,7 +16,7 @@
 mod local;
 mod shared;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -43,8 +43,8 @@ use shared::Shared;
 /// How often the ledger is asked again when a copy was replaced meanwhile by a newer one that has
 /// not all that is wanted.
 const TRIES: usize = 5;
-/// How many accounts are read together.
-const AT_A_TIME: usize = 1_000;
+/// How many accounts are read together: few enough that reading them holds up nobody who is shown one.
+const AT_A_TIME: usize = 250;
 /// How many of the newest changes a copy has.
 pub const RECENT: u32 = 20;
 
@@ -281,10 +281,12 @@ impl Cache {
         let asked = self.local.take_asked();
         for part in asked.chunks(AT_A_TIME) {
             let ids: Vec<&CustomerId> = part.iter().map(|(id, _)| id).collect();
+            let slots: HashMap<&CustomerId, &Slot> =
+                part.iter().map(|(id, slot)| (id, &**slot)).collect();
             let seen = Instant::now();
             let pictures = history::pictures(&self.pool, &ids).await?;
             let offers = pictures.into_iter().filter_map(|(id, picture)| {
-                let (_, slot) = part.iter().find(|(asked, _)| *asked == id)?;
+                let slot = *slots.get(&id)?;
                 Some(async move { self.offer(&id, slot, picture.into(), seen).await })
             });
             futures::future::join_all(offers).await;

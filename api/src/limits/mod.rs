@@ -36,7 +36,7 @@ use kv::Redis;
 
 use crate::{App, address, auth, body, error::ApiError, measures, throttle};
 pub use class::Class;
-pub(crate) use places::Places;
+pub(crate) use places::{Place, Places};
 use shared::Shared;
 
 /// What is left of a client's requests.
@@ -60,7 +60,7 @@ struct Limit {
     class: Class,
     settings: ClassLimits,
     buckets: Buckets,
-    places: Places,
+    places: Arc<Places>,
 }
 
 /// The limits of all classes.
@@ -74,6 +74,7 @@ struct InForce {
     settings: LimitsSettings,
     all: Vec<Arc<Limit>>,
     waiting: Arc<Places>,
+    starting: Arc<Places>,
 }
 
 impl InForce {
@@ -156,7 +157,8 @@ impl Limits {
         let in_force = InForce {
             settings: settings.clone(),
             all: Class::ALL.map(limit).into(),
-            waiting: Arc::new(Places::new(settings.max_waiting)),
+            waiting: Places::new(settings.max_waiting),
+            starting: Places::new(settings.max_starting),
         };
         Self {
             in_force: RwLock::new(Arc::new(in_force)),
@@ -182,12 +184,18 @@ impl Limits {
         let waiting = if before.settings.max_waiting == settings.max_waiting {
             Arc::clone(&before.waiting)
         } else {
-            Arc::new(Places::new(settings.max_waiting))
+            Places::new(settings.max_waiting)
+        };
+        let starting = if before.settings.max_starting == settings.max_starting {
+            Arc::clone(&before.starting)
+        } else {
+            Places::new(settings.max_starting)
         };
         let in_force = InForce {
             settings: settings.clone(),
             all: Class::ALL.map(limit).into(),
             waiting,
+            starting,
         };
         *self
             .in_force
@@ -212,6 +220,11 @@ impl Limits {
                 }
             }
         }
+    }
+
+    /// Places for redemptions that are accepted and have not come to rest.
+    pub(crate) fn starting(&self) -> Arc<Places> {
+        Arc::clone(&self.in_force().starting)
     }
 
     async fn take(&self, limit: &Limit, client: &Client) -> Standing {

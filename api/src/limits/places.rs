@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::Client;
@@ -20,48 +20,62 @@ struct Taken {
     by_client: HashMap<Client, u32>,
 }
 
+impl Taken {
+    fn by(&self, client: &Client) -> u32 {
+        self.by_client.get(client).copied().unwrap_or(0)
+    }
+}
+
 /// A place that is taken until this is dropped.
-pub(crate) struct Place<'a> {
-    places: &'a Places,
-    client: &'a Client,
+pub(crate) struct Place {
+    places: Arc<Places>,
+    client: Client,
 }
 
 impl Places {
-    pub(crate) fn new(all: u32) -> Self {
-        Self {
+    pub(crate) fn new(all: u32) -> Arc<Self> {
+        Arc::new(Self {
             all,
             taken: Mutex::default(),
-        }
+        })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn have_one(&self, taken: &Taken, client: &Client) -> bool {
+        taken.count < self.all && taken.by(client) < self.all.div_ceil(2)
+    }
+
+    /// Whether there is a place for the client now.
+    pub(crate) fn have_one_for(&self, client: &Client) -> bool {
+        self.have_one(&self.taken(), client)
+    }
+
     /// A place for the client, if there is one.
-    pub(crate) fn take<'a>(&'a self, client: &'a Client) -> Option<Place<'a>> {
+    pub(crate) fn take(self: &Arc<Self>, client: &Client) -> Option<Place> {
         let mut taken = self.taken();
-        let own = taken.by_client.get(client).copied().unwrap_or(0);
-        if taken.count >= self.all || own >= self.all.div_ceil(2) {
+        if !self.have_one(&taken, client) {
             return None;
         }
         taken.count += 1;
-        taken.by_client.insert(client.clone(), own + 1);
+        *taken.by_client.entry(client.clone()).or_default() += 1;
         drop(taken);
         Some(Place {
-            places: self,
-            client,
+            places: Arc::clone(self),
+            client: client.clone(),
         })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.count -= 1;
-        match taken.by_client.get_mut(self.client) {
+        match taken.by_client.get_mut(&self.client) {
             Some(own) if *own > 1 => *own -= 1,
-            _ => drop(taken.by_client.remove(self.client)),
+            _ => drop(taken.by_client.remove(&self.client)),
         }
     }
 }
@@ -77,8 +91,10 @@ mod tests {
         let first = places.take(&a).expect("a place");
         let _second = places.take(&a).expect("another one");
         assert!(places.take(&a).is_none(), "more than half");
+        assert!(!places.have_one_for(&a) && places.have_one_for(&b));
         let _third = places.take(&b).expect("a place for somebody else");
         assert!(places.take(&c).is_none(), "there are no more");
+        assert!(!places.have_one_for(&c));
         drop(first);
         assert!(places.take(&c).is_some());
         assert_eq!(

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use activities::outcomes::Changes;
 use axum::{
     Json,
     extract::{Path, State},
@@ -19,10 +20,11 @@ use domain::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{
-    Transaction, audit, ledger,
+    Transaction, audit,
     redemptions::{self, Accepted, Origin as Road, Redemption},
+    transaction,
 };
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 use tracing::Instrument;
 use utoipa::{IntoParams, ToSchema};
 
@@ -33,12 +35,17 @@ use crate::{
     error::{ApiError, ProblemDocument, Thing},
     flows::Signal,
     idempotency::{self, Claim, Reply},
+    limits::{Class, Place},
+    measures,
     observe::about,
     openapi::{AnyBody, AnyCall, told},
     parameters::{Id, IdInAddress, IdempotencyKey, Origin, Parameters},
     routes::{ANSWER_WITHIN, detached},
     waiting,
 };
+
+/// How long a redemption holds its place, at most.
+const HELD_FOR: Duration = Duration::from_secs(3);
 
 /// What a client asks for.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -264,10 +271,17 @@ pub(super) async fn carry_out(
     request: RedeemRequest,
     road: Road,
 ) -> Result<Reply, ApiError> {
+    let (client, places) = (identity.client(), app.limits.starting());
+    // Before any work; whoever repeats a request needs no place.
+    if !places.have_one_for(&client) {
+        let answer = idempotency::answered(&app, &keyed).await?;
+        return answer.ok_or_else(overloaded);
+    }
     let (tx, turn) = match idempotency::claim(&app, &keyed).await? {
         Claim::Do(tx, turn) => (tx, turn),
         Claim::Answered(reply) => return Ok(reply),
     };
+    let place = places.take(&client).ok_or_else(overloaded)?;
     // A client that hangs up must not leave the key without its answer.
     detached(async move {
         let _turn = turn;
@@ -279,9 +293,9 @@ pub(super) async fn carry_out(
                 return Ok(reply);
             }
         };
-        let changes = app.outcomes.listen();
-        ledger::commit(tx, "accept").await?;
-        let reply = match start_and_wait(&app, &request, road, changes).await {
+        let changes = app.outcomes.listen(&request.redeem_request_id);
+        transaction::commit(tx, "accept").await?;
+        let reply = match start_and_wait(&app, &request, road, changes, place).await {
             Ok(row) => accepted(&row),
             // It stands in the ledger: how far it has come cannot be seen now, but it will end.
             Err(ApiError::Unavailable(error)) => {
@@ -298,6 +312,11 @@ pub(super) async fn carry_out(
     .await
 }
 
+fn overloaded() -> ApiError {
+    measures::shed(Class::Redeem);
+    ApiError::Overloaded
+}
+
 /// Writes the redemption's row and the audit record, unless it is refused or there already.
 async fn accept(
     mut tx: Transaction,
@@ -306,12 +325,7 @@ async fn accept(
     identity: &Identity,
     origin: &Origin,
 ) -> Result<Result<Transaction, (Transaction, ApiError)>, ApiError> {
-    let is_known = redemptions::find(&mut tx, &request.redeem_request_id)
-        .await?
-        .is_some();
-    if !is_known
-        && !redemptions::could_afford(&mut tx, &request.customer_id, request.points).await?
-    {
+    if !redemptions::could_be_accepted(&mut tx, request).await? {
         return Ok(Err((tx, ApiError::InsufficientPoints)));
     }
     let accepted = redemptions::accept(&mut tx, std::slice::from_ref(request), road).await?;
@@ -343,28 +357,13 @@ async fn start_and_wait(
     app: &Arc<App>,
     request: &RedeemRequest,
     road: Road,
-    changes: tokio::sync::broadcast::Receiver<RedeemRequestId>,
+    changes: Changes<RedeemRequestId>,
+    place: Place,
 ) -> Result<Redemption, ApiError> {
     let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
-    let starting = Arc::clone(app);
-    let start = request.clone();
-    let start = async move {
-        let RedeemRequest {
-            redeem_request_id: id,
-            customer_id,
-            merchant_id,
-            points,
-            ..
-        } = &start;
-        if let Err(error) = starting
-            .flows
-            .start_redemption(id, customer_id, merchant_id, *points)
-            .await
-        {
-            tracing::warn!(redeem_request_id = %id, %error, "the start is in doubt; it is repeated");
-        }
-    };
-    tokio::spawn(start.in_current_span());
+    let steps = app.outcomes.listen(&request.redeem_request_id);
+    let started = tokio::spawn(start(Arc::clone(app), request.clone()).in_current_span());
+    tokio::spawn(hold(place, started, steps));
     let id = &request.redeem_request_id;
     waiting::until(app, id, changes, deadline, |row: &Redemption| {
         if road == Road::Loyalty {
@@ -375,6 +374,40 @@ async fn start_and_wait(
     })
     .await?
     .ok_or_else(|| ApiError::Internal(format!("redemption {id} has vanished")))
+}
+
+/// Starts the flow; whether it is known to have been started.
+async fn start(app: Arc<App>, request: RedeemRequest) -> bool {
+    let RedeemRequest {
+        redeem_request_id: id,
+        customer_id,
+        merchant_id,
+        points,
+        ..
+    } = &request;
+    let started = app
+        .flows
+        .start_redemption(id, customer_id, merchant_id, *points);
+    match started.await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(redeem_request_id = %id, %error, "the start is in doubt; it is repeated");
+            false
+        }
+    }
+}
+
+/// Holds a redemption's place until it comes to rest, so that no more are accepted than come to an
+/// end. One that has not been started takes none: it waits in the ledger.
+async fn hold(place: Place, started: JoinHandle<bool>, mut steps: Changes<RedeemRequestId>) {
+    let at_rest = async {
+        if matches!(started.await, Ok(true)) {
+            while !steps.changed().await {}
+        }
+    };
+    // Temporal may hang, and the steps may run in another process, where nobody tells.
+    let _ = tokio::time::timeout(HELD_FOR, at_rest).await;
+    drop(place);
 }
 
 /// How long to wait.
@@ -414,7 +447,7 @@ pub(super) async fn read(
     let not_found = || ApiError::NotFound(Thing::Redemption);
     let id = RedeemRequestId::new(id).map_err(|_| not_found())?;
     about("redeem_request_id", id.as_str());
-    let changes = app.outcomes.listen();
+    let changes = app.outcomes.listen(&id);
     let seconds = u64::from(wait.unwrap_or(0)).min(app.settings.api.max_wait_seconds);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let reading = async {

@@ -47,7 +47,7 @@ const READING: usize = 4;
 pub struct Sockets {
     settings: SocketSettings,
     places: Arc<Semaphore>,
-    entering: Places,
+    entering: Arc<Places>,
     seats: Mutex<HashMap<String, Vec<Arc<Seat>>>>,
     reading: Semaphore,
     tasks: TaskTracker,

@@ -111,7 +111,7 @@ async fn replicas_read_and_writers_write(
         post_events(&database.pool, &[event.to_string()]).await;
     }
     let change = |text: String| {
-        text.replace("fresh_ms = 250", "fresh_ms = 20")
+        text.replace("fresh_ms = 160", "fresh_ms = 20")
             .replace("max_customers = 20000", room)
             // A busy machine is not a Redis that is away.
             .replace("answer_within_ms = 150", "answer_within_ms = 10000")
@@ -207,7 +207,7 @@ async fn replicas_share_their_copies_in_redis() {
     let redis = RedisServer::new().await;
     let database = store::testing::database().await;
     let change = |text: String| {
-        text.replace("fresh_ms = 250", "fresh_ms = 60000")
+        text.replace("fresh_ms = 160", "fresh_ms = 60000")
             .replace("${REDIS_URL:-}", &redis.url())
     };
     let customer = format!("C-{}", uuid::Uuid::new_v4().simple());

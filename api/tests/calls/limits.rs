@@ -176,6 +176,41 @@ async fn too_much_at_once_is_refused_at_once() {
     }
 }
 
+/// No more redemptions are accepted than come to an end. What was accepted is answered again, however
+/// many there are.
+#[tokio::test]
+async fn redemptions_that_have_not_come_to_rest_hold_their_places() {
+    let api = api_on(&store::testing::database().await, |text| {
+        text.replace("max_starting = 128", "max_starting = 4")
+    });
+    api.stays("C1", &[("E1", 10)]).await;
+    let redeem = async |client: &str, id: &str| {
+        let token = api.token(client, "rewards.redeem", &[], None);
+        let body = json!({
+            "redeemRequestId": id, "customerId": "C1", "requestedPoints": 1,
+            "merchantContext": { "merchantId": "M1", "orderId": "O1" },
+        });
+        api.post_as(&token, "/api/v1/redeem", id, &body).await
+    };
+    for client in ["busy", "other"] {
+        for number in 1..=2 {
+            let answer = redeem(client, &format!("{client}-{number}")).await;
+            assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        }
+        let shed = redeem(client, &format!("{client}-3")).await;
+        assert_eq!(shed.problem(), (503, "OVERLOADED"), "{client}");
+        assert_eq!(header(&shed, "retry-after"), "1");
+    }
+    let again = redeem("busy", "busy-1").await;
+    assert_eq!(again.status, StatusCode::ACCEPTED);
+    assert_eq!(header(&again, "idempotent-replayed"), "true");
+    assert_eq!(api.count("SELECT count(*) FROM redemptions").await, 4);
+    // Their places are not held for ever, whatever becomes of them.
+    while redeem("third", "third-1").await.status != StatusCode::ACCEPTED {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Waits until so many requests stand before a lock.
 async fn until_locked(api: &Api, requests: usize) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \

@@ -28,6 +28,7 @@ use store::{
     claims::{self, Claim},
     ledger, redemptions,
     testing::TestDatabase,
+    transaction,
 };
 use tower::ServiceExt;
 use workflows::contract::PromotionClaim;
@@ -52,7 +53,7 @@ impl Flows for FlowsOnTheSpot {
     ) -> BoxFuture<'a, Result<(), FlowError>> {
         Box::pin(async move {
             let ttl = Duration::from_secs(60);
-            let row = redemptions::reserve(&self.pool, redemption, ttl, true)
+            let row = redemptions::reserve(&self.pool, redemption, ttl, |_| true)
                 .await
                 .unwrap();
             let reserved = row.state == RedemptionState::Reserved;
@@ -144,7 +145,7 @@ impl Answer {
 /// An api over a database of its own, whose copies stay fresh for a minute unless told otherwise.
 pub async fn api() -> Api {
     api_on(&store::testing::database().await, |text| {
-        text.replace("fresh_ms = 250", "fresh_ms = 60000")
+        text.replace("fresh_ms = 160", "fresh_ms = 60000")
     })
 }
 
@@ -299,9 +300,9 @@ pub async fn post_events(pool: &PgPool, bodies: &[String]) {
             }
         })
         .collect();
-    let mut tx = ledger::begin(pool).await.unwrap();
+    let mut tx = transaction::begin(pool).await.unwrap();
     ledger::post_awards(&mut tx, &programme, "award/test/0/0-0", &awards)
         .await
         .unwrap();
-    ledger::commit(tx, "test").await.unwrap();
+    transaction::commit(tx, "test").await.unwrap();
 }

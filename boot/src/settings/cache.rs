@@ -26,7 +26,7 @@ pub struct CacheSettings {
 impl Default for CacheSettings {
     fn default() -> Self {
         Self {
-            fresh_ms: 250,
+            fresh_ms: 160,
             keep_seconds: 3_600,
             max_customers: 20_000,
         }

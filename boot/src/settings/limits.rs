@@ -22,6 +22,10 @@ pub struct LimitsSettings {
     /// client, half as many.
     #[serde(deserialize_with = "value::count")]
     pub max_waiting: u32,
+    /// How many redemptions of a process may be on their way at once, from being accepted until they
+    /// have ended or wait for their merchant to call back; those of one client, half as many.
+    #[serde(deserialize_with = "value::count")]
+    pub max_starting: u32,
 }
 
 /// The limits of one class of routes.
@@ -58,6 +62,7 @@ impl Default for LimitsSettings {
             callback: ClassLimits::new(1_000, 500, 256),
             auth: ClassLimits::new(100, 10, 64),
             max_waiting: 1_000,
+            max_starting: 128,
         }
     }
 }

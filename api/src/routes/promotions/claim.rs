@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use activities::outcomes::ClaimOf;
+use activities::outcomes::{Changes, ClaimOf};
 use axum::{
     Json,
     extract::{Path, State},
@@ -19,9 +19,9 @@ use serde_json::json;
 use store::{
     audit,
     claims::{self, Asked, Assignment},
-    ledger, promotions,
+    promotions, transaction,
 };
-use tokio::{sync::broadcast::Receiver, time::Instant};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use workflows::contract::PromotionClaim;
 
@@ -303,8 +303,10 @@ pub(in crate::routes) async fn claim(
                 return refused(tx, &keyed, &ApiError::PromotionNotOpen(standing)).await;
             }
         };
-        let changes = app.outcomes.listen_to_claims();
-        ledger::commit(tx, "claim").await?;
+        let changes = app
+            .outcomes
+            .listen_to_claim(&(promotion_id, customer.clone()));
+        transaction::commit(tx, "claim").await?;
         if is_new {
             start(&app, &row);
         }
@@ -380,7 +382,7 @@ fn start(app: &Arc<App>, row: &Assignment) {
 async fn ended(
     app: &Arc<App>,
     row: &Assignment,
-    changes: Receiver<ClaimOf>,
+    changes: Changes<ClaimOf>,
 ) -> Result<Assignment, ApiError> {
     let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
     let of = (row.promotion_id.clone(), row.customer_id.clone());
