@@ -68,7 +68,7 @@ where
 /// long after the moment at which it was due, so that it counts when this process is late.
 ///
 /// # Errors
-/// When one of them panicked, or the system does not say how many connections there may be.
+/// When one of them panicked.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -84,8 +84,6 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    // What is late may add up to many connections.
-    boot::descriptors::raise()?;
     let count = ((rate * lasting.as_secs_f64()) as usize).max(1);
     let runtime = Handle::current();
     // On a thread of its own: timers of the runtime are exact to a millisecond only.

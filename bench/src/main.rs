@@ -45,6 +45,11 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     boot::process::install_crypto();
+    // What is late may add up to many connections.
+    if let Err(error) = boot::descriptors::raise() {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(2);
+    }
     let mut holds = true;
     for what in options.what.parts() {
         match measure(what, &options).await {

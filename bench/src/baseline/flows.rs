@@ -26,7 +26,7 @@ use temporalio_sdk::{
 use temporalio_workflow::{
     WorkflowCancellationToken, WorkflowContext, WorkflowContextView, WorkflowResult,
 };
-use tokio::sync::{broadcast::error::RecvError, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use workflows::{
     contract::{
         ConfirmWithPartner, PartnerAnswer, PartnerReply, RedeemActivities, RedemptionView, Reserve,
@@ -47,6 +47,8 @@ pub struct Flows {
     client: Client,
     outcomes: Outcomes,
     under_way: UnderWay,
+    /// As many starts at once as Meed makes.
+    turns: Semaphore,
 }
 
 /// Who waits for the end of a flow that leaves nothing in the database.
@@ -60,6 +62,7 @@ impl Flows {
             client,
             outcomes,
             under_way: UnderWay::default(),
+            turns: Semaphore::new(boot::redeem::STARTS_AT_ONCE),
         }
     }
 
@@ -67,6 +70,7 @@ impl Flows {
     pub fn floor_worker(&self, runtime: &Runtime, client: Client) -> Result<Worker> {
         let steps = NoSteps(Arc::clone(&self.under_way));
         let options = WorkerOptions::new(FLOOR_QUEUE)
+            .tuner(boot::redeem::slots())
             .deployment_options(boot::temporal::deployment())
             .sticky_queue_schedule_to_start_timeout(options::REDEEM_TASK_TIMEOUT)
             .register_activities(steps)
@@ -91,7 +95,9 @@ impl Flows {
             .search_attributes(shown.attributes)
             .build();
         let input = input(settings, request);
+        let turn = self.turns.acquire().await?;
         self.client.start_workflow(Floor::run, input, start).await?;
+        drop(turn);
         Ok(is_done.await?)
     }
 
@@ -102,8 +108,8 @@ impl Flows {
         pool: &PgPool,
         request: &RedeemRequest,
     ) -> Result<RedemptionState> {
-        let mut changes = self.outcomes.listen();
         let id = &request.redeem_request_id;
+        let mut changes = self.outcomes.listen(id);
         let shown = shown(settings, request);
         let start = WorkflowStartOptions::new(ORDINARY_QUEUE, id::redeem(id))
             .static_summary(shown.summary)
@@ -114,17 +120,8 @@ impl Flows {
             .start_workflow(Ordinary::run, input, start)
             .await?;
         loop {
-            let moved_on = async {
-                loop {
-                    match changes.recv().await {
-                        Ok(other) if other != *id => {}
-                        Ok(_) | Err(RecvError::Lagged(_)) => return,
-                        Err(RecvError::Closed) => std::future::pending().await,
-                    }
-                }
-            };
             // Not told in time is as good as told: the row says how it stands.
-            let _ = tokio::time::timeout(LOOK_AFTER, moved_on).await;
+            let _ = tokio::time::timeout(LOOK_AFTER, changes.changed()).await;
             let mut conn = pool.acquire().await?;
             let row = redemptions::find(&mut conn, id).await?;
             let state = row.context("the row has vanished")?.state;

@@ -26,7 +26,7 @@ use axum::{
 use boot::Settings;
 use chrono::Utc;
 use domain::{
-    CustomerId,
+    CustomerId, MerchantId,
     command::RedeemRequest,
     inbound::{self, UnknownFields},
     redemption::RedemptionState,
@@ -36,8 +36,8 @@ use sqlx::PgPool;
 use stack::Service;
 use store::{
     history::{self, Wanted},
-    ledger,
     redemptions::{self, Accepted, Origin},
+    transaction,
 };
 use tokio::net::TcpListener;
 use workflows::options;
@@ -213,24 +213,23 @@ async fn balance(
 
 impl Baseline {
     async fn accept(&self, request: &RedeemRequest) -> Result<()> {
-        let mut tx = ledger::begin(&self.pool).await?;
-        let customer = &request.customer_id;
-        if !redemptions::could_afford(&mut tx, customer, request.points).await? {
-            bail!("customer {customer} has too few points");
+        let mut tx = transaction::begin(&self.pool).await?;
+        if !redemptions::could_be_accepted(&mut tx, request).await? {
+            bail!("customer {} has too few points", request.customer_id);
         }
         let requests = std::slice::from_ref(request);
         let accepted = redemptions::accept(&mut tx, requests, Origin::Http).await?;
         if accepted != [Accepted::New] {
             bail!("{} has been used", request.redeem_request_id);
         }
-        Ok(ledger::commit(tx, "accept").await?)
+        Ok(transaction::commit(tx, "accept").await?)
     }
 
     async fn redeem(&self, request: &RedeemRequest) -> Result<RedemptionState> {
         let (pool, id) = (&self.pool, &request.redeem_request_id);
         let hold = std::time::Duration::from_secs(self.settings.redeem.hold_ttl_seconds);
-        let known = self.partners.knows(&request.merchant_id);
-        redemptions::reserve(pool, id, hold, known).await?;
+        let is_known = |merchant: &MerchantId| self.partners.knows(merchant);
+        redemptions::reserve(pool, id, hold, is_known).await?;
         let row = redemptions::begin_confirm(pool, id).await?;
         let callback_id = row.callback_id.as_deref().context("nothing is reserved")?;
         let said = self.partners.confirm(

@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
 use crate::baseline;
-use crate::load::{self, Latencies};
+use crate::load::Latencies;
 use crate::options::Options;
 use crate::report::Report;
 use crate::sampling::Uses;
 use crate::system::{System, repository};
 use staleness::Watcher;
-use wrk::Wrk;
+use wrk::{Done, Wrk};
 
 /// How many customers are asked for.
 const CUSTOMERS: usize = 1_000;
@@ -32,8 +32,6 @@ const CLIENTS: usize = 64;
 const CHANGING: usize = 4;
 /// How long each measure lasts, in seconds.
 const SECONDS: usize = 6;
-/// What counts as the time of an answer that is none, such as 503 where more wait than may.
-const NEVER: Duration = Duration::from_secs(60);
 /// A balance without what it is made of, which is what the bare handler shows.
 const BALANCE: &str = "/api/v1/rewards/%s?breakdown=false";
 /// The bare handler's.
@@ -52,7 +50,7 @@ struct Found {
     rate: f64,
     uses: Uses,
     /// At half of that rate.
-    half: (Latencies, Uses),
+    half: (Done, Uses),
 }
 
 struct Bench<'a> {
@@ -93,7 +91,7 @@ pub async fn measure(options: &Options) -> Result<Report> {
     let task = Progress::shown().task("read: warming up");
     for asked in &all {
         bench.is_right(asked).await?;
-        bench.full(asked, Duration::from_secs(1)).await?;
+        bench.at(asked, None).await?;
     }
     task.done("");
 
@@ -103,8 +101,9 @@ pub async fn measure(options: &Options) -> Result<Report> {
         let mut round = Vec::new();
         for (place, asked) in all.iter().enumerate() {
             let task = Progress::shown().task(&format!("read: round {number}, {}", asked.name));
-            let (rate, uses) = bench.full(asked, bench.lasting()).await?;
-            let half = bench.part(asked, rate / 2.0).await?;
+            let (full, uses) = bench.at(asked, None).await?;
+            let rate = full.rate();
+            let half = bench.at(asked, Some(rate / 2.0)).await?;
             if place == 2 {
                 shown_after.push(bench.staleness(asked, rate / 4.0, number).await?);
             }
@@ -150,36 +149,15 @@ impl<'a> Bench<'a> {
         Duration::from_secs(self.options.scaled(SECONDS).max(2) as u64)
     }
 
-    /// As much as it answers: how much a second, and what it takes.
-    async fn full(&self, asked: &Asked, lasting: Duration) -> Result<(f64, Uses)> {
+    /// As much as it answers, or about so much a second; and what that takes.
+    async fn at(&self, asked: &Asked, rate: Option<f64>) -> Result<(Done, Uses)> {
         let watching = self.system.watch()?;
-        let (answers, rate) = self.wrk.run(&asked.server, asked.path, lasting).await?;
-        let (uses, _) = watching.stop(answers);
-        Ok((rate, uses))
-    }
-
-    /// So many a second, which is a part of that: how long answers take.
-    async fn part(&self, asked: &Asked, rate: f64) -> Result<(Latencies, Uses)> {
-        let requests: Vec<(String, String)> = self
-            .customers
-            .iter()
-            .zip(self.tokens.iter().cycle())
-            .map(|(customer, token)| (address(asked, customer), format!("Bearer {token}")))
-            .collect();
-        let http = self.system.http.clone();
-        let ask = move |number: usize| {
-            let (url, token) = &requests[number % requests.len()];
-            let request = http.get(url).header("authorization", token);
-            async move { request.send().await?.error_for_status()?.bytes().await }
-        };
-        let watching = self.system.watch()?;
-        let ended = load::a_second(rate, self.lasting(), ask).await?;
-        let (uses, _) = watching.stop(ended.len());
-        let mut latencies = Vec::with_capacity(ended.len());
-        for (took, answer) in ended {
-            latencies.push(if answer.is_ok() { took } else { NEVER });
-        }
-        Ok((Latencies::of(latencies)?, uses))
+        let done = self
+            .wrk
+            .run(&asked.server, asked.path, self.lasting(), rate)
+            .await?;
+        let (uses, _) = watching.stop(done.requests);
+        Ok((done, uses))
     }
 
     /// How long after commits they are shown, while others ask so much.
@@ -198,7 +176,7 @@ impl<'a> Bench<'a> {
             let name = format!("change-{round}-{number}");
             watchers.push(tokio::spawn(watcher.watch(name, stop.clone())));
         }
-        self.part(asked, rate).await?;
+        self.at(asked, Some(rate)).await?;
         stop.cancel();
         let mut changes = Vec::new();
         for watcher in watchers {
@@ -239,6 +217,7 @@ impl<'a> Bench<'a> {
         report.set("customers", CUSTOMERS);
         report.set("clients", CLIENTS);
         report.set("connections of wrk", wrk::CONNECTIONS);
+        report.set("connections of wrk with pauses", wrk::PACED_CONNECTIONS);
         report.set("changing customers", CHANGING);
         report.set(
             "database.max_connections",

@@ -1,6 +1,6 @@
 //! What was found, as figures and goals.
 
-use super::{Asked, Found};
+use super::{Asked, Found, wrk::Done};
 use crate::load::Latencies;
 use crate::report::{Figure, Report};
 use crate::sampling::Uses;
@@ -65,21 +65,15 @@ pub fn all(report: &mut Report, asked: &[Asked], rounds: &[Vec<Found>], shown_af
     );
     for (place, one) in asked.iter().enumerate() {
         let halves = rounds.iter().map(|round| &round[place].half);
-        let halves: Vec<&(Latencies, Uses)> = halves.collect();
+        let halves: Vec<&(Done, Uses)> = halves.collect();
         let uses = halves
             .last()
             .map(|(_, uses)| uses.clone())
             .unwrap_or_default();
-        let medians = halves
-            .iter()
-            .map(|(latencies, _)| latencies.median())
-            .collect();
+        let medians = halves.iter().map(|(done, _)| done.median_ms()).collect();
         let name = format!("{}: half of its rate, median", one.name);
         report.add(Figure::new(name, "ms", medians, uses));
-        let p99s = halves
-            .iter()
-            .map(|(latencies, _)| latencies.p99())
-            .collect();
+        let p99s = halves.iter().map(|(done, _)| done.p99_ms()).collect();
         let name = format!("{}: half of its rate, 99th percentile", one.name);
         let p99 = report.add(Figure::new(name, "ms", p99s, Uses::new()));
         if place > 0 {
@@ -106,7 +100,7 @@ fn costs(rounds: &[Vec<Found>]) -> String {
     format!(
         "an answer takes {:.2} ms of processor time from the bare handler and {:.2} from \
          PostgreSQL; not cached {:.2} from the api and {:.2} from PostgreSQL; cached {:.2} from the \
-         api: the signature of the token is checked in each",
+         api",
         used(0, "baseline"),
         used(0, "postgres"),
         used(1, "api-2"),
