@@ -74,7 +74,7 @@ impl<K: Clone + Eq + Hash> Listeners<K> {
         let changed = self.by_key().entry(key.clone()).or_default().subscribe();
         Changes {
             key,
-            changed,
+            changed: Some(changed),
             listeners: self.clone(),
         }
     }
@@ -90,7 +90,8 @@ impl<K: Clone + Eq + Hash> Listeners<K> {
 #[derive(Debug)]
 pub struct Changes<K: Clone + Eq + Hash> {
     key: K,
-    changed: watch::Receiver<bool>,
+    /// There until this is dropped.
+    changed: Option<watch::Receiver<bool>>,
     listeners: Listeners<K>,
 }
 
@@ -98,18 +99,23 @@ impl<K: Clone + Eq + Hash> Changes<K> {
     /// Returns when the row has changed since the last time: whether it rests now, having ended or
     /// waiting for somebody.
     pub async fn changed(&mut self) -> bool {
-        if self.changed.changed().await.is_err() {
-            // Nobody in this process can tell any more.
-            std::future::pending::<()>().await;
+        if let Some(changed) = &mut self.changed
+            && changed.changed().await.is_ok()
+        {
+            return *changed.borrow_and_update();
         }
-        *self.changed.borrow_and_update()
+        // Nobody in this process can tell any more.
+        std::future::pending().await
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for Changes<K> {
     fn drop(&mut self) {
-        if let Entry::Occupied(listened_for) = self.listeners.by_key().entry(self.key.clone())
-            && listened_for.get().receiver_count() <= 1
+        let mut listeners = self.listeners.by_key();
+        // Under the lock, so that the last of several sees that it is the last.
+        self.changed = None;
+        if let Entry::Occupied(listened_for) = listeners.entry(self.key.clone())
+            && listened_for.get().receiver_count() == 0
         {
             listened_for.remove();
         }

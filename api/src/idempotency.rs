@@ -162,7 +162,8 @@ pub(crate) async fn answered(app: &App, request: &Request) -> Result<Option<Repl
     match keys::find(&mut conn, request.key(), &request.hash).await? {
         Some(keys::Begun::Answered(answer)) => Ok(Some(Reply::of(answer)?)),
         Some(keys::Begun::OtherBody) => Err(ApiError::IdempotencyKeyReused),
-        Some(keys::Begun::New | keys::Begun::Running) | None => Ok(None),
+        Some(keys::Begun::Running) => Err(ApiError::RequestInProgress),
+        Some(keys::Begun::New) | None => Ok(None),
     }
 }
 

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::{App, error::ApiError};
 
 /// How soon the row is looked at when nobody tells; the steps may run in another process.
-const LOOK_AFTER: Duration = Duration::from_millis(15);
+const LOOK_AFTER: Duration = Duration::from_millis(50);
 /// The longest pause between two looks.
-const LOOK_AFTER_MAX: Duration = Duration::from_millis(500);
+const LOOK_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// A row that a flow moves on.
 pub(crate) trait Moving: Sized + Send {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId};
 use temporalio_client::{
     Client, RetryOptions, RpcOptions, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
-    WorkflowStartOptions, errors::WorkflowStartError,
+    WorkflowStartOptions, errors::WorkflowStartError, tonic,
 };
 use temporalio_sdk::runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder, WorkerTuner};
 use tokio::sync::Semaphore;
@@ -22,6 +22,8 @@ const START_WITHIN: Duration = Duration::from_secs(10);
 /// How many starts of a process are with Temporal at once; the others wait here. Each of its shards
 /// takes one change after the other, and the ends of flows wait behind all starts it was given.
 pub const STARTS_AT_ONCE: usize = 16;
+/// How long a start waits for its turn, such as while Temporal hangs. It is started again later.
+const TURN_WITHIN: Duration = Duration::from_secs(3);
 /// How many flows of a process may have a task: more than are under way.
 const FLOW_SLOTS: usize = 500;
 /// How many steps of a process may be carried out at once, of each kind.
@@ -124,8 +126,10 @@ impl RedeemStarter {
             points,
             limits: self.settings.redeem_limits(merchant),
         };
-        // It is never closed.
-        let _turn = self.turns.acquire().await;
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire());
+        let _turn = turn
+            .await
+            .map_err(|_| tonic::Status::unavailable("starts before it take too long"))?;
         self.client
             .start_workflow(Redeem::run, input, start)
             .await

@@ -107,7 +107,8 @@ pub async fn find(
 ) -> Result<Option<Begun>, Error> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT body_hash, response_status, response_body, response_headers
-         FROM idempotency_keys WHERE client = $1 AND route = $2 AND key = $3",
+         FROM idempotency_keys
+         WHERE client = $1 AND route = $2 AND key = $3 AND expires_at > clock_timestamp()",
     )
     .bind(key.client)
     .bind(key.route)

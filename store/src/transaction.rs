@@ -33,7 +33,7 @@ async fn to_its_end(
 ) -> Result<Transaction, Error> {
     match tokio::spawn(begin.in_current_span()).await {
         Ok(begun) => Ok(begun?),
-        // The runtime stops.
+        // The runtime stops, or it panicked.
         Err(error) => Err(sqlx::Error::Io(error.into()).into()),
     }
 }

@@ -144,7 +144,7 @@ fn configuration() -> String {
     for (from, to) in [
         ("\"programme.toml\"", format!("{rules:?}")),
         (
-            "requeue_after_seconds = 2",
+            "requeue_after_seconds = 4",
             "requeue_after_seconds = 1".to_owned(),
         ),
         (

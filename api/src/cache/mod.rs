@@ -3,7 +3,7 @@
 //!
 //! A copy carries the account's version and is never replaced by an older one, so a replica that
 //! has shown a version shows no older one afterwards. It is shown without asking the ledger for
-//! `fresh_ms` after it was read there; those that are asked for are read again before that, all in
+//! `fresh_ms` after it was read there; those that are asked for are read again before that, many in
 //! one statement, whoever has changed them, so that a copy lags behind a commit by no more than
 //! that. A request that has seen a later state than the copy says so (`lapse`), and the next reader
 //! asks the ledger.

@@ -285,8 +285,8 @@ pub(super) async fn carry_out(
     // A client that hangs up must not leave the key without its answer.
     detached(async move {
         let _turn = turn;
-        let tx = match accept(tx, &request, road, &identity, &origin).await? {
-            Ok(tx) => tx,
+        let (tx, is_new) = match accept(tx, &request, road, &identity, &origin).await? {
+            Ok(accepted) => accepted,
             Err((tx, refusal)) => {
                 let reply = Reply::problem(&refusal);
                 idempotency::finish_in(tx, &keyed, &reply).await?;
@@ -295,6 +295,8 @@ pub(super) async fn carry_out(
         };
         let changes = app.outcomes.listen(&request.redeem_request_id);
         transaction::commit(tx, "accept").await?;
+        // What had been accepted before may have come to rest long ago.
+        let place = is_new.then_some(place);
         let reply = match start_and_wait(&app, &request, road, changes, place).await {
             Ok(row) => accepted(&row),
             // It stands in the ledger: how far it has come cannot be seen now, but it will end.
@@ -317,18 +319,20 @@ fn overloaded() -> ApiError {
     ApiError::Overloaded
 }
 
-/// Writes the redemption's row and the audit record, unless it is refused or there already.
+/// Writes the redemption's row and the audit record, unless it is refused or there already; whether it
+/// is new.
 async fn accept(
     mut tx: Transaction,
     request: &RedeemRequest,
     road: Road,
     identity: &Identity,
     origin: &Origin,
-) -> Result<Result<Transaction, (Transaction, ApiError)>, ApiError> {
+) -> Result<Result<(Transaction, bool), (Transaction, ApiError)>, ApiError> {
     if !redemptions::could_be_accepted(&mut tx, request).await? {
         return Ok(Err((tx, ApiError::InsufficientPoints)));
     }
     let accepted = redemptions::accept(&mut tx, std::slice::from_ref(request), road).await?;
+    let is_new = accepted == [Accepted::New];
     match accepted.first() {
         Some(Accepted::Conflict) => return Ok(Err((tx, ApiError::ConflictingRequest))),
         Some(Accepted::New) => {
@@ -349,7 +353,7 @@ async fn accept(
         }
         Some(Accepted::Same) | None => {}
     }
-    Ok(Ok(tx))
+    Ok(Ok((tx, is_new)))
 }
 
 /// Starts the flow and waits a little for its first step; the start may take longer than that.
@@ -358,12 +362,14 @@ async fn start_and_wait(
     request: &RedeemRequest,
     road: Road,
     changes: Changes<RedeemRequestId>,
-    place: Place,
+    place: Option<Place>,
 ) -> Result<Redemption, ApiError> {
     let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
     let steps = app.outcomes.listen(&request.redeem_request_id);
     let started = tokio::spawn(start(Arc::clone(app), request.clone()).in_current_span());
-    tokio::spawn(hold(place, started, steps));
+    if let Some(place) = place {
+        tokio::spawn(hold(place, started, steps));
+    }
     let id = &request.redeem_request_id;
     waiting::until(app, id, changes, deadline, |row: &Redemption| {
         if road == Road::Loyalty {

@@ -463,7 +463,7 @@ impl Default for RedeemSettings {
             confirm_within_seconds: 30,
             callback_within_seconds: 300,
             quick_attempt_ms: 250,
-            requeue_after_seconds: 2,
+            requeue_after_seconds: 4,
             stale_after_seconds: 60,
         }
     }
