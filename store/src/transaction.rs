@@ -32,7 +32,7 @@ async fn to_its_end(
     begin: impl Future<Output = sqlx::Result<Transaction>> + Send + 'static,
 ) -> Result<Transaction, Error> {
     match tokio::spawn(begin.in_current_span()).await {
-        Ok(begun) => Ok(begun?),
+        Ok(answer) => Ok(answer?),
         // The runtime stops, or it panicked.
         Err(error) => Err(sqlx::Error::Io(error.into()).into()),
     }
