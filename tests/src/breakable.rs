@@ -145,7 +145,7 @@ fn configuration() -> String {
         ("\"programme.toml\"", format!("{rules:?}")),
         (
             "requeue_after_seconds = 4",
-            "requeue_after_seconds = 1".to_owned(),
+            "requeue_after_seconds = 2".to_owned(),
         ),
         (
             "stale_after_seconds = 60",
