@@ -195,13 +195,17 @@ impl Starters {
             measures::flow_started("redeem");
             return self.waits_rightly(id).await;
         }
+        match self.still_open(id).await? {
+            Some(row) => self.start_redemption(row).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The redemption's row as it is now, unless it has ended.
+    async fn still_open(&self, id: &RedeemRequestId) -> Result<Option<Redemption>, Trouble> {
         let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
         let row = store::redemptions::find(&mut conn, id).await?;
-        drop(conn);
-        match row {
-            Some(row) if !row.state.is_final() => self.start_redemption(row).await,
-            _ => Ok(()),
-        }
+        Ok(row.filter(|row| !row.state.is_final()))
     }
 
     async fn start_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
@@ -228,8 +232,13 @@ impl Starters {
         if self.is_open(&workflow_id).await? {
             return self.waits_rightly(&redemption.redeem_request_id).await;
         }
-        tracing::warn!(workflow_id, state = %redemption.state, "a redemption had no open run");
-        self.start_redemption(redemption).await
+        // It may have come to its end since its row was read, under load long ago; a run that is not
+        // open and has not been cut off has ended its row.
+        let Some(row) = self.still_open(&redemption.redeem_request_id).await? else {
+            return Ok(());
+        };
+        tracing::warn!(workflow_id, state = %row.state, "a redemption had no open run");
+        self.start_redemption(row).await
     }
 
     // -------------------------------------------------------------------------- tier upgrades
