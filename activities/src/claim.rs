@@ -98,6 +98,7 @@ impl ClaimSteps {
             refused: step.refused,
         }
     }
+
     fn tell(&self, row: &Assignment) {
         let rests = row.state != ClaimState::Claiming;
         self.outcomes

@@ -181,21 +181,11 @@ impl Limits {
             same.cloned()
                 .unwrap_or_else(|| Arc::new(Limit::new(class, class.of(settings))))
         };
-        let waiting = if before.settings.max_waiting == settings.max_waiting {
-            Arc::clone(&before.waiting)
-        } else {
-            Places::new(settings.max_waiting)
-        };
-        let starting = if before.settings.max_starting == settings.max_starting {
-            Arc::clone(&before.starting)
-        } else {
-            Places::new(settings.max_starting)
-        };
         let in_force = InForce {
             settings: settings.clone(),
             all: Class::ALL.map(limit).into(),
-            waiting,
-            starting,
+            waiting: before.waiting.or_so_many(settings.max_waiting),
+            starting: before.starting.or_so_many(settings.max_starting),
         };
         *self
             .in_force

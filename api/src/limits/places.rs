@@ -40,6 +40,15 @@ impl Places {
         })
     }
 
+    /// These, if they are so many; otherwise others.
+    pub(crate) fn or_so_many(self: &Arc<Self>, all: u32) -> Arc<Self> {
+        if self.all == all {
+            Arc::clone(self)
+        } else {
+            Self::new(all)
+        }
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
