@@ -32,6 +32,7 @@ pub mod sessions;
 pub mod story;
 pub mod testing;
 pub mod tiers;
+mod trace;
 pub mod transaction;
 pub mod transactions;
 pub mod turn;

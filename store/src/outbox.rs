@@ -8,18 +8,17 @@ use domain::{
         TierUpgraded, topic,
     },
 };
-use opentelemetry::trace::TraceContextExt;
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{
+    Error,
+    trace::{self, TRACEPARENT},
+};
 
 /// Over how many shards the outbox is spread; a customer's messages are all in one.
 pub const SHARDS: u32 = 16;
-
-/// The header with the trace of a message.
-const TRACEPARENT: &str = "traceparent";
 
 /// A message that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,21 +157,6 @@ impl OutboxMessage {
     }
 }
 
-/// The trace that is under way, as W3C's `traceparent` writes it.
-fn traceparent() -> Option<String> {
-    let context = opentelemetry::Context::current();
-    let span = context.span();
-    let span = span.span_context();
-    span.is_valid().then(|| {
-        format!(
-            "00-{}-{}-{:02x}",
-            span.trace_id(),
-            span.span_id(),
-            span.trace_flags().to_u8()
-        )
-    })
-}
-
 /// The id of a message about one event: the same each time it is made.
 pub(crate) fn message_id(kind: &str, source: &str, event_id: &str) -> String {
     Uuid::new_v5(
@@ -228,7 +212,7 @@ pub async fn write(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Resul
     let shards: Vec<i16> = messages.iter().map(OutboxMessage::shard).collect();
     let topics: Vec<&str> = messages.iter().map(|m| m.topic.as_str()).collect();
     let keys: Vec<Option<&[u8]>> = messages.iter().map(|m| m.key.as_deref()).collect();
-    let trace = traceparent();
+    let trace = trace::current();
     let headers: Vec<serde_json::Value> = messages
         .iter()
         .map(|message| message.headers_json(trace.as_deref()))

@@ -18,7 +18,7 @@ use crate::{
     Error, callbacks,
     ledger::points,
     outbox::{self, OutboxMessage},
-    transaction,
+    trace, transaction,
 };
 
 /// The ledger source of everything a redemption does.
@@ -84,6 +84,8 @@ pub struct Redemption {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// The trace in which it was accepted, as W3C's `traceparent`.
+    pub traceparent: Option<String>,
     /// Whether it was the step that returned this that ended it.
     pub ended_now: bool,
 }
@@ -102,7 +104,7 @@ macro_rules! columns {
     () => {
         "redeem_request_id, customer_id, merchant_id, order_id, points, origin, state, reason,
          partner_verdict, partner_detail, cancel_requested_at, callback_id, hold_expires_at,
-         points_deducted, balance_after, created_at, updated_at"
+         points_deducted, balance_after, created_at, updated_at, traceparent"
     };
 }
 
@@ -125,6 +127,7 @@ struct Row {
     balance_after: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    traceparent: Option<String>,
 }
 
 impl TryFrom<Row> for Redemption {
@@ -164,6 +167,7 @@ impl TryFrom<Row> for Redemption {
             balance_after: row.balance_after.map(points).transpose()?,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            traceparent: row.traceparent,
             ended_now: false,
             redeem_request_id: RedeemRequestId::new(row.redeem_request_id.clone())
                 .map_err(|e| unreadable(&e.to_string()))?,
@@ -204,8 +208,8 @@ pub async fn accept(
     // over all of them.
     let inserted: Vec<(String,)> = sqlx::query_as(
         "INSERT INTO redemptions (redeem_request_id, body_hash, customer_id, merchant_id, order_id,
-                points, origin, requested_at)
-         SELECT DISTINCT ON (id) id, hash, customer, merchant, order_id, points, $8, requested_at
+                points, origin, requested_at, traceparent)
+         SELECT DISTINCT ON (id) id, hash, customer, merchant, order_id, points, $8, requested_at, $9
          FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::bigint[],
                      $7::timestamptz[]) WITH ORDINALITY
               AS r (id, hash, customer, merchant, order_id, points, requested_at, position)
@@ -236,6 +240,7 @@ pub async fn accept(
     .bind(requests.iter().map(|r| r.points.get()).collect::<Vec<_>>())
     .bind(requests.iter().map(|r| r.requested_at).collect::<Vec<_>>())
     .bind(origin.as_str())
+    .bind(trace::current())
     .fetch_all(&mut *conn)
     .await?;
     if inserted.len() == requests.len() {

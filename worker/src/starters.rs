@@ -13,6 +13,7 @@ use std::{
 
 use domain::RedeemRequestId;
 use futures::{StreamExt, stream};
+use opentelemetry::context::FutureExt;
 use store::{
     PgPool,
     assignments::Job,
@@ -33,7 +34,7 @@ use workflows::{
 use crate::{
     backoff::Backoff,
     flows::{Flows, RedemptionToStart},
-    measures,
+    measures, traces,
 };
 
 /// How many calls to Temporal a loop has under way.
@@ -190,7 +191,11 @@ impl Starters {
     /// otherwise because the database was put back to an earlier state than Temporal's.
     async fn start_queued(&self, redemption: Redemption) -> Result<(), Trouble> {
         let id = &redemption.redeem_request_id;
-        let started = self.flows.start_redeem_once(&to_start(&redemption)).await;
+        let started = self
+            .flows
+            .start_redeem_once(&to_start(&redemption))
+            .with_context(traces::of_row(redemption.traceparent.as_deref()))
+            .await;
         if started.map_err(temporal)? {
             measures::flow_started("redeem");
             return self.waits_rightly(id).await;
@@ -209,13 +214,13 @@ impl Starters {
     }
 
     async fn start_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
-        let redemption = to_start(&redemption);
         self.flows
-            .start_redeem(&redemption)
+            .start_redeem(&to_start(&redemption))
+            .with_context(traces::of_row(redemption.traceparent.as_deref()))
             .await
             .map_err(temporal)?;
         measures::flow_started("redeem");
-        self.waits_rightly(&redemption.id).await
+        self.waits_rightly(&redemption.redeem_request_id).await
     }
 
     /// Remembers that a redemption's flow is open. Under load it may stay QUEUED for a while, which

@@ -3,12 +3,14 @@
 //!
 //! Names are those of OpenTelemetry's conventions for messaging.
 
-use opentelemetry::{global, propagation::Extractor, trace::TraceContextExt};
+use opentelemetry::{Context, global, propagation::Extractor, trace::TraceContextExt};
 use tracing::{Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The most links of one span.
 const LINKS_MAX: usize = 128;
+/// The header of a message, and the column of a row, with its trace.
+const TRACEPARENT: &str = "traceparent";
 
 /// Headers as what a trace is read from.
 struct Carried<'a>(&'a [(String, Vec<u8>)]);
@@ -22,6 +24,12 @@ impl Extractor for Carried<'_> {
     fn keys(&self) -> Vec<&str> {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
+}
+
+/// The trace that a row was written in, to go on in.
+pub fn of_row(traceparent: Option<&str>) -> Context {
+    let carried = traceparent.map(|trace| (TRACEPARENT.to_owned(), trace.as_bytes().to_vec()));
+    extracted(carried.as_slice())
 }
 
 /// Messages of one partition are worked on.
@@ -72,10 +80,13 @@ pub fn send<'a>(
 
 fn link<'a>(span: &Span, headers: impl Iterator<Item = &'a [(String, Vec<u8>)]>) {
     for headers in headers.take(LINKS_MAX) {
-        let made_in = global::get_text_map_propagator(|traces| traces.extract(&Carried(headers)));
-        let made_in = made_in.span().span_context().clone();
+        let made_in = extracted(headers).span().span_context().clone();
         if made_in.is_valid() {
             span.add_link(made_in);
         }
     }
+}
+
+fn extracted(headers: &[(String, Vec<u8>)]) -> Context {
+    global::get_text_map_propagator(|traces| traces.extract(&Carried(headers)))
 }

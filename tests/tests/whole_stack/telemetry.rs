@@ -124,6 +124,7 @@ async fn a_redemption_is_one_trace_and_logs_name_it_and_nobody() {
     );
 
     one_trace(&system, &collector, &redemption).await;
+    started_later(&system, &collector, &id, &redemption).await;
     links(&system, &collector, &event, &redemption).await;
 
     let mut secrets = planted;
@@ -201,6 +202,44 @@ async fn one_trace(system: &System, collector: &Collector, redemption: &Begun) {
         let said = said.unwrap_or_else(|| panic!("{name} without {attribute}"));
         assert_eq!(said.kind, kind, "{name}");
     }
+}
+
+/// A redemption whose flow the api did not start, like one accepted while Temporal is down, is in
+/// the trace of its request all the same.
+async fn started_later(system: &System, collector: &Collector, of: &str, requested: &Begun) {
+    let (kept,): (String,) =
+        sqlx::query_as("SELECT traceparent FROM redemptions WHERE redeem_request_id = $1")
+            .bind(of)
+            .fetch_one(&system.pool)
+            .await
+            .expect("the row says in which trace it was accepted");
+    assert!(kept.contains(&requested.trace), "{kept}");
+    let (left, begun) = (unique("R"), Begun::new());
+    sqlx::query(
+        "INSERT INTO redemptions (redeem_request_id, body_hash, customer_id, merchant_id, order_id,
+                points, origin, requested_at, traceparent)
+         SELECT $2, body_hash, customer_id, merchant_id, order_id, points, origin, requested_at, $3
+         FROM redemptions WHERE redeem_request_id = $1",
+    )
+    .bind(of)
+    .bind(&left)
+    .bind(begun.header())
+    .execute(&system.pool)
+    .await
+    .expect("a row without a flow");
+    assert_eq!(system.ended(&left).await["status"], "SUCCESS");
+    let is_there = |name: &str| {
+        let spans = collector.of_trace(&begun.trace);
+        spans.into_iter().find(|span| span.name == name)
+    };
+    system
+        .until("the spans of its start and its flow are sent", async || {
+            is_there("StartWorkflow:Redeem").is_some() && is_there("RunWorkflow:Redeem").is_some()
+        })
+        .await;
+    let run = is_there("RunWorkflow:Redeem").expect("it was sent");
+    let spans = collector.of_trace(&begun.trace);
+    assert_eq!(ancestors(&spans, &run, &begun), ["StartWorkflow:Redeem"]);
 }
 
 /// Over Kafka there are links, and no trace goes on.
