@@ -2,7 +2,8 @@
 //! whoever has the key. Search attributes are not encrypted, and so hold nothing of a person.
 //!
 //! AES-256-GCM, a random nonce for each payload before its text. Each says with which key it was
-//! encrypted, so that keys can be replaced: the first one encrypts, all decrypt.
+//! encrypted, so that keys can be replaced: the first one encrypts, all decrypt. Without keys
+//! everything is plain, and what was encrypted is refused with the name of the key that is missing.
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ struct Key {
     cipher: Aes256Gcm,
 }
 
-/// Encrypts and decrypts payloads. Cloning is cheap.
+/// Encrypts and decrypts payloads; with no keys it leaves them plain. Cloning is cheap.
 #[derive(Clone)]
 pub struct Codec {
     keys: Arc<[Key]>,
@@ -51,22 +52,29 @@ pub struct Codec {
 
 impl Codec {
     /// Reads keys as they stand in the configuration: `id:base64`, separated by commas, each of 32
-    /// bytes. None for an empty text.
+    /// bytes. An empty text has none.
     ///
     /// # Errors
     /// Which key cannot be used, and why.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let named = text.split(',').map(str::trim).filter(|key| !key.is_empty());
         let keys: Vec<Key> = named.map(key).collect::<Result<_, _>>()?;
-        Ok((!keys.is_empty()).then(|| Self { keys: keys.into() }))
+        Ok(Self { keys: keys.into() })
     }
 
-    /// Encrypts one payload.
+    /// Whether it has keys, and so encrypts.
+    pub fn encrypts(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Encrypts one payload; without keys it stays as it is.
     ///
     /// # Errors
     /// [`CodecError::TooLarge`].
-    pub fn encrypt(&self, payload: &Payload) -> Result<Payload, CodecError> {
-        let key = &self.keys[0];
+    pub fn encrypt(&self, payload: Payload) -> Result<Payload, CodecError> {
+        let Some(key) = self.keys.first() else {
+            return Ok(payload);
+        };
         let nonce: [u8; NONCE_BYTES] = rand::random();
         let text = payload.encode_to_vec();
         let encrypted = key.cipher.encrypt(&Nonce::from(nonce), text.as_slice());
@@ -143,7 +151,7 @@ impl PayloadCodec for Codec {
         _context: &SerializationContextData,
         payloads: Vec<Payload>,
     ) -> BoxFuture<'static, Result<Vec<Payload>, PayloadConversionError>> {
-        all(payloads, |payload| self.encrypt(&payload))
+        all(payloads, |payload| self.encrypt(payload))
     }
 
     fn decode(
@@ -164,8 +172,7 @@ mod tests {
             .iter()
             .map(|(id, byte)| format!("{id}:{}", BASE64_STANDARD.encode([*byte; 32])))
             .collect();
-        let read = Codec::parse(&keys.join(", ")).expect("they are keys");
-        read.expect("there are some")
+        Codec::parse(&keys.join(", ")).expect("they are keys")
     }
 
     fn payload() -> Payload {
@@ -179,12 +186,12 @@ mod tests {
     #[test]
     fn what_is_encrypted_is_read_again_and_by_nobody_else() {
         let codec = codec(&[("k1", 1)]);
-        let encrypted = codec.encrypt(&payload()).expect("encrypted");
+        let encrypted = codec.encrypt(payload()).expect("encrypted");
         assert_eq!(encrypted.metadata[ENCODING], ENCRYPTED);
         assert!(!encrypted.data.windows(4).any(|bytes| bytes == b"C-42"));
         assert_ne!(
             encrypted,
-            codec.encrypt(&payload()).expect("encrypted"),
+            codec.encrypt(payload()).expect("encrypted"),
             "another nonce"
         );
         assert_eq!(
@@ -207,17 +214,30 @@ mod tests {
     #[test]
     fn keys_are_replaced_and_what_was_plain_stays_readable() {
         let (old, both) = (codec(&[("k1", 1)]), codec(&[("k2", 2), ("k1", 1)]));
-        let before = old.encrypt(&payload()).expect("encrypted");
+        let before = old.encrypt(payload()).expect("encrypted");
         assert_eq!(both.decrypt(before).expect("genuine"), payload());
-        let after = both.encrypt(&payload()).expect("encrypted");
+        let after = both.encrypt(payload()).expect("encrypted");
         assert_eq!(after.metadata[KEY_ID], b"k2");
         assert!(matches!(old.decrypt(after), Err(CodecError::UnknownKey(id)) if id == "k2"));
         assert_eq!(both.decrypt(payload()).expect("plain"), payload());
     }
 
     #[test]
+    fn without_keys_payloads_are_plain_and_the_key_that_is_missing_is_named() {
+        let none = Codec::parse(" , ").expect("no keys");
+        assert!(!none.encrypts());
+        assert_eq!(none.encrypt(payload()).expect("plain"), payload());
+        assert_eq!(none.decrypt(payload()).expect("plain"), payload());
+        let encrypted = codec(&[("k1", 1)]).encrypt(payload()).expect("encrypted");
+        let refused = none.decrypt(encrypted).expect_err("the key is missing");
+        assert_eq!(
+            refused.to_string(),
+            "it was encrypted with the key \"k1\", which is not among temporal.payload_keys"
+        );
+    }
+
+    #[test]
     fn keys_that_are_none_are_named() {
-        assert!(Codec::parse(" , ").expect("none").is_none());
         for wrong in ["k1", "k1:short", ":AAAA", "k1:AAAA"] {
             assert!(Codec::parse(wrong).is_err(), "{wrong}");
         }

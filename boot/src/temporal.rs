@@ -82,14 +82,11 @@ pub async fn wait(settings: &TemporalSettings, program: &str) -> anyhow::Result<
 fn data_converter(settings: &TemporalSettings) -> anyhow::Result<DataConverter> {
     let keys = settings.payload_keys.as_ref().map_or("", Secret::expose);
     let codec = Codec::parse(keys).map_err(|reason| anyhow!("temporal.payload_keys: {reason}"))?;
-    Ok(match codec {
-        Some(codec) => DataConverter::new(
-            PayloadConverter::default(),
-            DefaultFailureConverter::default(),
-            codec,
-        ),
-        None => DataConverter::default(),
-    })
+    Ok(DataConverter::new(
+        PayloadConverter::default(),
+        DefaultFailureConverter::default(),
+        codec,
+    ))
 }
 
 /// Connects, for whoever has to make the namespace first.

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::{
     Json, Router,
     extract::State,
@@ -39,7 +39,10 @@ struct Shown {
 pub async fn serve(listen: SocketAddr, origin: &str) -> Result<()> {
     let keys = boot::settings::variable("MEED_PAYLOAD_KEYS").map_err(|reason| anyhow!(reason))?;
     let codec = Codec::parse(&keys.unwrap_or_default()).map_err(|reason| anyhow!(reason))?;
-    let codec = codec.context("MEED_PAYLOAD_KEYS (or MEED_PAYLOAD_KEYS_FILE) has no key")?;
+    ensure!(
+        codec.encrypts(),
+        "MEED_PAYLOAD_KEYS (or MEED_PAYLOAD_KEYS_FILE) has no key"
+    );
     let listener = boot::listen::bind("--listen", listen).await?;
     println!("The codec server of {origin} is http://{listen}");
     let stop = async {
@@ -90,7 +93,7 @@ async fn encode(
     Json(body): Json<Payloads>,
 ) -> Result<Json<Payloads>, (StatusCode, String)> {
     each(body, |payload| {
-        codec.encrypt(&payload).map_err(|error| error.to_string())
+        codec.encrypt(payload).map_err(|error| error.to_string())
     })
 }
 
@@ -147,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_encoded_is_decoded() {
         let keys = format!("k1:{}", BASE64_STANDARD.encode([7; 32]));
-        let codec = Arc::new(Codec::parse(&keys).expect("a key").expect("one"));
+        let codec = Arc::new(Codec::parse(&keys).expect("a key"));
         let encoded = encode(State(Arc::clone(&codec)), Json(body(b"\"C-42\""))).await;
         let Json(encoded) = encoded.expect("encoded");
         let encoding = &encoded.payloads[0].metadata["encoding"];

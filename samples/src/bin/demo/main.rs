@@ -14,6 +14,7 @@ mod people;
 mod progress;
 mod report;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -123,6 +124,8 @@ async fn demonstrate(run: &Run) -> anyhow::Result<bool> {
     };
     partners::require_ready(run.api.as_deref()).await?;
 
+    // What an earlier sending has left, such as one that was broken off, is not this one's.
+    stage.clear(&deliveries).await?;
     let known = stage.ledger.known_events(&expectation).await?;
     let delivered = stage.deliver(&deliveries).await?;
     let findings = stage.ledger.findings(&expectation).await?;
@@ -185,10 +188,28 @@ impl Stage {
         let started = Instant::now();
         let mut progress = Progress::new(name, deliveries.len());
         self.kafka.send(deliveries, &mut progress).await?;
+        let topics = deliveries.iter().map(|d| d.topic.as_str());
+        self.until_done(topics, deliveries.len(), &mut progress)
+            .await?;
+        progress.finish();
+        Ok((deliveries.len(), started.elapsed()))
+    }
 
-        let mut topics: Vec<&str> = deliveries.iter().map(|d| d.topic.as_str()).collect();
-        topics.sort_unstable();
-        topics.dedup();
+    /// Waits until nothing is under way.
+    async fn clear(&self, deliveries: &[Delivery]) -> anyhow::Result<()> {
+        let topics = deliveries.iter().map(|d| d.topic.as_str());
+        self.until_done(topics, 0, &mut Progress::new("earlier", 0))
+            .await
+    }
+
+    /// Waits until this many messages of these topics are taken in, and all that follows is done.
+    async fn until_done<'a>(
+        &self,
+        topics: impl Iterator<Item = &'a str>,
+        sent: usize,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
+        let topics: Vec<&str> = topics.collect::<BTreeSet<_>>().into_iter().collect();
         let mut last = (i64::MAX, Backlog::default());
         let mut moved = Instant::now();
         loop {
@@ -203,8 +224,7 @@ impl Stage {
             };
             let backlog = self.ledger.backlog().await?;
             if lag == 0 && backlog == Backlog::default() {
-                progress.finish();
-                return Ok((deliveries.len(), started.elapsed()));
+                return Ok(());
             }
             if (lag, backlog) != last {
                 last = (lag, backlog);
@@ -216,7 +236,7 @@ impl Stage {
                     self.stall_limit.as_secs()
                 );
             }
-            let taken = deliveries.len().saturating_sub(usize::try_from(lag)?);
+            let taken = sent.saturating_sub(usize::try_from(lag)?);
             progress.at(taken, &backlog.to_string());
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
