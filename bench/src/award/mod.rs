@@ -31,9 +31,9 @@ const CUSTOMERS: usize = 10_000;
 /// Events of a round, for Meed and for PostgreSQL alone.
 const EVENTS: usize = 60_000;
 /// Events of a round for the plain consumer.
-const PLAIN_EVENTS: usize = 6_000;
+const PLAIN_EVENTS: usize = 3_000;
 /// Events of a round of which each has its own workflow.
-const FLOW_EVENTS: usize = 400;
+const FLOW_EVENTS: usize = 200;
 /// Events of a round that are sent one at a time.
 const IDLE_EVENTS: usize = 200;
 /// Events of the backlog.

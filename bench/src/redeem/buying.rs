@@ -58,9 +58,9 @@ impl At {
     /// How many redemptions a measure is made of.
     pub const fn amount(self) -> usize {
         match self {
-            Self::Meed | Self::Floor => 1_500,
-            Self::Ordinary => 500,
-            Self::Plain => 2_000,
+            Self::Meed | Self::Floor => 900,
+            Self::Ordinary => 250,
+            Self::Plain => 1_000,
         }
     }
 }

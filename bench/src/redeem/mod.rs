@@ -30,7 +30,7 @@ const WARM_UP: usize = 200;
 /// How many are done one after the other.
 const ALONE: usize = 200;
 /// How long half of the saturation rate lasts, in seconds.
-const HALF_SECONDS: usize = 15;
+const HALF_SECONDS: usize = 10;
 /// How long a sale lasts, in seconds; and how long after it everything is to be as before.
 const SALE_SECONDS: usize = 30;
 /// How many times the saturation rate come in a sale.
