@@ -1,8 +1,8 @@
 //! `./dev bench [award|redeem|read|ranking|sockets|all|growth|scale]`: measures Meed on the real
 //! stack, each figure beside a baseline of the same run, and says which goals are reached.
 //!
-//! What is measured is built as it is deployed, with `cargo build --release`, and so is this
-//! program: started from any other build, it makes that build and becomes it.
+//! `bench/run` builds what is measured as it is deployed, with `cargo build --release`, and this
+//! program with it.
 
 mod accounts;
 mod award;
@@ -40,10 +40,6 @@ async fn main() -> ExitCode {
         };
     }
     let options = Options::parse();
-    if let Err(error) = system::become_release(&options) {
-        eprintln!("error: {error:#}");
-        return ExitCode::from(2);
-    }
     boot::process::install_crypto();
     // What is late may add up to many connections.
     if let Err(error) = boot::descriptors::raise() {

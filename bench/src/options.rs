@@ -15,9 +15,6 @@ pub struct Options {
     /// The part of the usual amounts, for a quick look: 0.1 for a tenth
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
-    /// Take the programs as they are
-    #[arg(long)]
-    pub no_build: bool,
     /// The first port of the block in which the stack runs
     #[arg(long, default_value_t = 28_000)]
     pub port_base: u16,

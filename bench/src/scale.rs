@@ -1,6 +1,7 @@
-//! What an event costs with one, two and four workers.
+//! What an event costs with one, two and four workers, and as many partitions.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use stack::Progress;
 
 use crate::award::{self, Customers, Meed, Orders, Run};
 use crate::options::Options;
@@ -9,12 +10,14 @@ use crate::system::System;
 
 /// The workers by name, as the plan numbers them.
 const WORKERS: [&str; 4] = ["worker", "worker-2", "worker-3", "worker-4"];
-/// With how many of them it is measured.
+/// With how many of them, and of the partitions, it is measured.
 const COUNTS: [usize; 3] = [1, 2, 4];
 /// Customers over whom events are spread.
 const CUSTOMERS: usize = 10_000;
 /// Events of one run.
 const EVENTS: usize = 60_000;
+/// Events that come before, so that everything is at work.
+const WARM_UP: usize = 10_000;
 /// How much more an event may cost with the most workers than with one.
 const LEVEL: f64 = 1.25;
 /// The process that sends and counts; whoever sends events in earnest is not Meed's cost.
@@ -25,32 +28,30 @@ const LOAD: &str = "bench";
 /// # Errors
 /// When something does not run, or its result is wrong.
 pub async fn measure(options: &Options) -> Result<Report> {
-    let system = System::start(options).await?;
     let mut report = Report::new("scale");
-    award::tell_settings(&mut report, &system, award::partitions(&system)?).await?;
     report.set("eventsInARun", options.scaled(EVENTS));
-    let customers = Customers::new("spread", options.scaled(CUSTOMERS));
-    customers.open(&system.pool).await?;
-    let meed = Meed::new(&system)?;
     let mut runs = COUNTS.map(|count| (count, Vec::new()));
     for round in 1..=options.rounds {
         for (count, runs) in &mut runs {
-            let name = format!("{count} {}", plural(*count));
-            let workers = &WORKERS[..*count];
-            let orders = |what: &str| {
-                let name = format!("{what}, {name}, round {round}");
-                Orders::new(name, &customers, options.scaled(EVENTS))
-            };
-            meed.start(workers, &orders("warm-up")).await?;
-            runs.push(meed.run(&name, &orders("run")).await?);
-            meed.stop(workers).await?;
+            Progress::shown().say(&format!("round {round}, {}", with(*count)));
+            // A stack of its own for each: partitions can be added and not taken away.
+            let system = System::with_partitions(options, *count).await?;
+            let partitions = award::partitions(&system)?;
+            ensure!(
+                partitions == *count,
+                "there are {partitions} partitions and not {count}"
+            );
+            award::tell_settings(&mut report, &system, partitions).await?;
+            runs.push(of_workers(&system, options, *count).await?);
         }
     }
+
+    report.set("kafka.partitions", "as many as workers");
 
     let (mut costs, mut explained) = (Vec::new(), Vec::new());
     for (count, runs) in &runs {
         let uses = || runs.last().map(|run| run.uses.clone()).unwrap_or_default();
-        let name = format!("{count} {}", plural(*count));
+        let name = with(*count);
         let each: Vec<f64> = runs.iter().map(cost).collect();
         costs.push(each.clone());
         let unit = "CPU s per 1,000 events";
@@ -71,13 +72,29 @@ pub async fn measure(options: &Options) -> Result<Report> {
     }
     report.notes.push(format!(
         "The cost is that of every process but `{LOAD}`, which sends the events and counts what \
-         is confirmed. The partitions are the same with any number of workers."
+         is confirmed. Every topic has as many partitions as there are workers."
     ));
     Ok(report)
 }
 
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "worker" } else { "workers" }
+async fn of_workers(system: &System, options: &Options, count: usize) -> Result<Run> {
+    let customers = Customers::new("spread", options.scaled(CUSTOMERS));
+    customers.open(&system.pool).await?;
+    let orders = |what: &str, events| Orders::new(what, &customers, options.scaled(events));
+    let workers = &WORKERS[..count];
+    let meed = Meed::new(system)?;
+    meed.start(workers, &orders("warm-up", WARM_UP)).await?;
+    let run = meed.run(&with(count), &orders("run", EVENTS)).await?;
+    meed.stop(workers).await?;
+    Ok(run)
+}
+
+fn with(count: usize) -> String {
+    if count == 1 {
+        "1 worker, 1 partition".to_owned()
+    } else {
+        format!("{count} workers, {count} partitions")
+    }
 }
 
 /// Processor time per thousand events, of all that Meed needs.

@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use boot::Settings;
 use reqwest::Client;
 use serde_json::Value;
@@ -23,6 +22,8 @@ use crate::sampling::Sampler;
 const RELEASE: &str = "target/release/";
 /// Where the plan has them.
 const DEBUG: &str = "target/debug/";
+/// How the plan creates topics.
+const APPLY_TOPICS: [&str; 2] = ["topics", "apply"];
 /// How often the books are compared: not while something is measured.
 const WEEK_SECONDS: u64 = 604_800;
 /// A merchant that confirms at once and takes as many requests as come.
@@ -58,38 +59,27 @@ pub fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// Builds everything as it is deployed and becomes that build of this program, unless it is it.
-///
-/// # Errors
-/// When it cannot be built or started.
-pub fn become_release(options: &Options) -> Result<()> {
-    let release = repository().join(RELEASE).join("bench");
-    if std::env::current_exe()? == release {
-        return Ok(());
-    }
-    if !options.no_build {
-        let task = Progress::shown().task("building Meed as it is deployed");
-        let mut command = Command::new("cargo");
-        command
-            .args(["build", "--release", "--workspace", "--bins"])
-            .current_dir(repository());
-        stack::command::run(&task, &mut command, None)?;
-        task.done("");
-    }
-    let error = Command::new(&release)
-        .args(std::env::args_os().skip(1))
-        .exec();
-    bail!("`{}` cannot be run: {error}", release.display())
-}
-
 impl System {
     /// Starts fresh components, prepares them, and starts none of Meed's services.
     ///
     /// # Errors
     /// When something cannot be started.
     pub async fn start(options: &Options) -> Result<Self> {
+        Self::begin(options, None).await
+    }
+
+    /// The same with so many partitions of every topic.
+    ///
+    /// # Errors
+    /// When something cannot be started.
+    pub async fn with_partitions(options: &Options, partitions: usize) -> Result<Self> {
+        Self::begin(options, Some(partitions)).await
+    }
+
+    async fn begin(options: &Options, partitions: Option<usize>) -> Result<Self> {
         let asked = options.clone();
-        let (stack, plan) = tokio::task::spawn_blocking(move || components(&asked)).await??;
+        let components = move || components(&asked, partitions);
+        let (stack, plan) = tokio::task::spawn_blocking(components).await??;
         let known: HashMap<String, String> = stack.env().into_iter().collect();
         let of_stack = |name: &str| {
             let value = known.get(name).cloned();
@@ -211,7 +201,7 @@ fn own_env(config: &Path) -> Vec<(String, String)> {
     own.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
-fn components(options: &Options) -> Result<(Stack, Plan)> {
+fn components(options: &Options, partitions: Option<usize>) -> Result<(Stack, Plan)> {
     let root = repository();
     let mut plan = Plan::load(&root.join("dev.toml"))?;
     let commands = plan.prepare.iter_mut().map(|step| &mut step.command);
@@ -229,10 +219,33 @@ fn components(options: &Options) -> Result<(Stack, Plan)> {
     let config = configuration(&root, stack.data_dir())?;
     let mut env = stack.env();
     env.extend(own_env(&config));
+    if let Some(partitions) = partitions {
+        let topics = topics(&root, stack.data_dir(), partitions)?;
+        let steps = plan.prepare.iter_mut().map(|step| &mut step.command);
+        for command in steps.filter(|command| command.ends_with(&APPLY_TOPICS.map(str::to_owned))) {
+            command.extend(["--file".to_owned(), topics.display().to_string()]);
+        }
+    }
     for step in &plan.prepare {
         run(step, &root, &env)?;
     }
     Ok((stack, plan))
+}
+
+/// The repository's topics with so many partitions each.
+fn topics(root: &Path, data_dir: &Path, partitions: usize) -> Result<PathBuf> {
+    let text = std::fs::read_to_string(root.join("deploy/kafka/topics.toml"))?;
+    let (mut changed, of_each) = (String::new(), "partitions = ");
+    for line in text.lines() {
+        if line.starts_with(of_each) {
+            writeln!(changed, "{of_each}{partitions}")?;
+        } else {
+            writeln!(changed, "{line}")?;
+        }
+    }
+    let path = data_dir.join("topics.toml");
+    std::fs::write(&path, changed)?;
+    Ok(path)
 }
 
 fn run(step: &Step, root: &Path, env: &[(String, String)]) -> Result<()> {

@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use stack::Service;
 use store::{
-    history::{self, Wanted},
+    history,
     redemptions::{self, Accepted, Origin},
     transaction,
 };
@@ -202,8 +202,8 @@ async fn balance(
     Path(customer): Path<String>,
 ) -> Result<Json<Value>, Failed> {
     let customer = CustomerId::new(customer)?;
-    let picture = history::picture(&baseline.pool, &customer, Wanted::default()).await?;
-    let picture = picture.context("there is no such customer")?;
+    let pictures = history::pictures(&baseline.pool, &[&customer]).await?;
+    let (_, picture) = pictures.first().context("there is no such customer")?;
     Ok(Json(json!({
         "customerId": customer,
         "totalPoints": picture.balance.available,
