@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use anyhow::Context;
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::Instant;
@@ -19,6 +19,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request or a step waits for a free connection. A database that is away is not noticed
 /// otherwise, and whoever asks should soon be told to come again.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a connection may have been idle to be used without asking first whether it is still there.
+/// When it came back to the pool, it was.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Connections, as `program` in the database's lists; each is made when it is first needed.
 ///
@@ -28,6 +31,15 @@ pub fn pool(settings: &DatabaseSettings, program: &str) -> anyhow::Result<PgPool
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(ACQUIRE_WITHIN)
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options(settings, program)?))
 }
 
@@ -97,6 +109,9 @@ fn options(settings: &DatabaseSettings, program: &str) -> anyhow::Result<PgConne
         )
     })?;
     let milliseconds = |seconds: u64| (seconds * 1_000).to_string();
+    // Each statement's text would be made ready for the log at the level of the traces' spans, where
+    // nobody reads it. `RUST_LOG=sqlx=trace` shows statements.
+    let options = options.log_statements(log::LevelFilter::Trace);
     Ok(options.application_name(program).options([
         (
             "statement_timeout",

@@ -8,6 +8,7 @@ pub mod database;
 pub mod descriptors;
 pub mod kafka;
 pub mod listen;
+mod memory;
 pub mod metrics;
 pub mod password;
 pub mod process;

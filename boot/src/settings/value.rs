@@ -173,9 +173,11 @@ pub(super) fn is_http_url(url: &str) -> bool {
         .is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(' '))
 }
 
-/// Origins as browsers send them: scheme and host, with a port only where it is not the usual one.
+/// Origins as browsers send them: scheme and host, with a port only where it is not the usual one. An
+/// empty one, such as a variable that is not set, is none.
 pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let origins = Vec::<String>::deserialize(deserializer)?;
+    let mut origins = Vec::<String>::deserialize(deserializer)?;
+    origins.retain(|origin| !origin.is_empty());
     match origins.iter().find(|origin| !is_origin(origin)) {
         Some(origin) => Err(D::Error::custom(format!(
             "{origin:?} is not an origin such as https://app.example, without a path"

@@ -22,12 +22,13 @@ use temporalio_sdk::{
     SimplePlugin,
     opentelemetry::{OpenTelemetryPlugin, WorkflowIdGenerator},
 };
+use tracing::{Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{LevelFilter, filter_fn},
+    filter::{LevelFilter, dynamic_filter_fn},
     fmt,
     fmt::format::JsonFields,
-    layer::SubscriberExt,
+    layer::{Filter, SubscriberExt},
     util::SubscriberInitExt,
 };
 
@@ -64,13 +65,7 @@ impl Telemetry {
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(
-                filter_fn(|metadata| {
-                    let room = metadata.target().split("::").next();
-                    metadata.is_span() && room.is_some_and(|room| TRACED.contains(&room))
-                })
-                .with_max_level_hint(LevelFilter::DEBUG),
-            );
+            .with_filter(rooms());
         let _ = tracing_subscriber::registry()
             .with(logs(settings))
             .with(traces)
@@ -89,6 +84,25 @@ impl Telemetry {
             tracing::debug!(%error, "the last traces were not sent");
         }
     }
+}
+
+/// The spans of [`TRACED`] rooms, asked for each anew: what several filters take in any case is not
+/// asked for, and then one is taken for what was asked about last, such as whether sqlx should log a
+/// statement, and left out (tokio-rs/tracing, issue 2519).
+fn rooms<S: Subscriber>() -> impl Filter<S> {
+    fn is_traced(metadata: &Metadata<'_>) -> bool {
+        let room = metadata.target().split("::").next();
+        metadata.is_span() && room.is_some_and(|room| TRACED.contains(&room))
+    }
+    dynamic_filter_fn(|metadata, _| is_traced(metadata))
+        .with_callsite_filter(|metadata| {
+            if is_traced(metadata) {
+                Interest::sometimes()
+            } else {
+                Interest::never()
+            }
+        })
+        .with_max_level_hint(LevelFilter::DEBUG)
 }
 
 fn logs(settings: &Settings) -> Box<dyn Layer<Registry> + Send + Sync> {
@@ -148,4 +162,53 @@ fn provider(
 /// What carries traces through Temporal, and tells the log lines of a step which flow it is of.
 pub(crate) fn plugins() -> [SimplePlugin; 2] {
     [OpenTelemetryPlugin::builder().build(), steps::plugin()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{
+        Dispatch, dispatcher, info_span,
+        span::{Attributes, Id},
+    };
+    use tracing_subscriber::layer::Context;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<&'static str>>>);
+
+    impl<S: Subscriber> Layer<S> for Seen {
+        fn on_new_span(&self, span: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+            self.0
+                .lock()
+                .expect("not poisoned")
+                .push(span.metadata().name());
+        }
+    }
+
+    #[test]
+    fn a_request_is_traced_and_in_logs_whatever_was_asked_about_before() {
+        let (logs, traces) = (Seen::default(), Seen::default());
+        let subscriber = tracing_subscriber::registry()
+            .with(logs.clone().with_filter(EnvFilter::new(DEV_FILTER)))
+            .with(traces.clone().with_filter(rooms()));
+        let dispatch = Dispatch::new(subscriber);
+        dispatcher::with_default(&dispatch, || {
+            let statement = tracing::debug_span!(target: "sqlx::query", "statement");
+            let statement = statement.metadata().expect("it has them, taken or not");
+            for _ in 0..2 {
+                // So does the bridge from `log`, of which sqlx asks after each statement.
+                dispatch.enabled(statement);
+                drop(info_span!(target: "api::observe", "request"));
+            }
+        });
+        for seen in [logs, traces] {
+            assert_eq!(
+                *seen.0.lock().expect("not poisoned"),
+                ["request", "request"]
+            );
+        }
+    }
 }
