@@ -6,7 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 # What another stack has said must not lead there.
-unset PARTNERS_URL STACK_PROXY_URL MEED_CONFIG MEED_PROFILE MEED_BROKERS MEED_REPLICAS
+unset MEED_CONFIG MEED_PROFILE MEED_BROKERS MEED_REPLICAS
 export MEED_PORT_BASE="$base" MEED="$root/target/debug/meed"
 demo="$root/target/debug/demo"
 work=$(mktemp -d)

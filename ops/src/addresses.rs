@@ -115,10 +115,12 @@ pub fn web_ui() -> Option<WebUi> {
     }
 }
 
-/// Who is at work, for the audit record.
+/// Who is at work, for the audit record: containers have no user's name, so they are told.
 pub fn operator() -> String {
-    let user = variable("USER").unwrap_or_else(|| "unknown".to_owned());
-    format!("operator:{user}")
+    let name = ["MEED_OPERATOR", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(variable);
+    format!("operator:{}", name.as_deref().unwrap_or("unknown"))
 }
 
 /// The configuration file, for what only it says.

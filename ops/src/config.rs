@@ -60,7 +60,14 @@ fn files(settings: &Settings) -> Vec<String> {
         .map(|(setting, file)| (setting, settings.path(file)));
     let of_kafka = settings.kafka.files().into_iter();
     let of_kafka = of_kafka.map(|(setting, file)| (setting, file.to_path_buf()));
-    for (setting, path) in of_auth.chain(of_kafka) {
+    let of_grpc = settings.grpc.tls.iter().flat_map(|tls| {
+        [
+            ("grpc.cert_file", settings.path(&tls.cert_file)),
+            ("grpc.key_file", settings.path(&tls.key_file)),
+            ("grpc.client_ca_file", settings.path(&tls.client_ca_file)),
+        ]
+    });
+    for (setting, path) in of_auth.chain(of_kafka).chain(of_grpc) {
         if let Err(error) = std::fs::read_to_string(&path) {
             faults.push(format!(
                 "{setting}: {} cannot be read: {error}",
@@ -109,18 +116,27 @@ mod tests {
         let text = include_str!("../../meed.toml")
             .replace("programme.toml", "no-rules.toml")
             .replace("${KAFKA_CA_FILE:-}", "no-authority.pem")
+            .replace("${MEED_GRPC_CERT_FILE:-}", "no-grpc.pem")
+            .replace("${MEED_GRPC_KEY_FILE:-}", "no-grpc-key.pem")
+            .replace("${MEED_GRPC_CLIENT_CA_FILE:-}", "no-grpc-ca.pem")
             .replace(
                 "issuers = []",
                 "issuers = [{ issuer = \"i\", audience = \"a\", jwks_file = \"no-keys.json\" }]",
             );
         let settings = Settings::parse(Path::new("/nowhere/meed.toml"), &text, |_| Ok(None));
         let faults = files(&settings.expect("it is right"));
-        assert_eq!(faults.len(), 3, "{faults:#?}");
+        assert_eq!(faults.len(), 6, "{faults:#?}");
         assert!(faults[0].contains("/nowhere/no-rules.toml"), "{faults:#?}");
         assert!(faults[1].contains("/nowhere/no-keys.json"), "{faults:#?}");
         assert!(
             faults[2].contains("kafka.ca_file") && faults[2].contains("/nowhere/no-authority.pem"),
             "{faults:#?}"
         );
+        for (fault, file) in faults[3..].iter().zip(["grpc", "grpc-key", "grpc-ca"]) {
+            assert!(
+                fault.contains(&format!("/nowhere/no-{file}.pem")),
+                "{fault}"
+            );
+        }
     }
 }

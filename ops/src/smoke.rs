@@ -22,8 +22,9 @@ pub struct Smoke {
     /// Where the API is reached
     #[arg(long, env = "MEED_API_URL")]
     url: Url,
-    /// A client that may read, write and redeem (`meed clients add`); without one a token of the dev
-    /// profile is asked for
+    /// A client that may read, write and redeem, at every merchant where `--merchant` names none
+    /// (`meed clients add --id smoke --all-merchants --scope "rewards.read rewards.write
+    /// rewards.redeem"`); without one a token of the dev profile is asked for
     #[arg(long, env = "MEED_SMOKE_CLIENT")]
     client: Option<String>,
     /// Its secret

@@ -149,8 +149,8 @@ impl Letter {
     pub fn replay(&self) -> Result<ReplayMessage, String> {
         if self.is_truncated() {
             return Err(format!(
-                "only its first {} of {} bytes were kept; the whole message stands in {} as long as \
-                 that topic keeps it, and Meed reads none of more than {} bytes",
+                "only part of it was kept, {} of {} bytes of its value; the whole message stands in \
+                 {} as long as that topic keeps it, and Meed reads none of more than {} bytes",
                 self.body.len(),
                 self.said(header::DLQ_ORIGINAL_BYTES),
                 self.source(),

@@ -87,14 +87,6 @@ fn producer(kafka: &KafkaSettings) -> Result<FutureProducer> {
         .context(kafka::UNUSABLE)
 }
 
-/// Who replays, for the record.
-fn operator() -> String {
-    ["MEED_OPERATOR", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(addresses::variable)
-        .unwrap_or_else(|| "operator".to_owned())
-}
-
 struct Run<'a> {
     reader: &'a Reader,
     pool: &'a PgPool,
@@ -208,7 +200,7 @@ impl Run<'_> {
         }
         if !sent.is_empty() {
             let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
-            dead_letters::record_replays(&mut conn, &operator(), &sent)
+            dead_letters::record_replays(&mut conn, &addresses::operator(), &sent)
                 .await
                 .context("what was sent could not be remembered; sending it again does no harm")?;
         }
@@ -288,7 +280,7 @@ impl Run<'_> {
         }
         let mut conn = self.pool.acquire().await.map_err(store::Error::from)?;
         let change = audit::Change {
-            actor: &operator(),
+            actor: &addresses::operator(),
             action: "dead-letters.replay",
             subject: &self.arguments.choice.to_string(),
             request_id: &Uuid::new_v4().to_string(),

@@ -12,9 +12,14 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Which build it is: the tag, or the beginning of the digest. */}}
+{{- define "meed.version" -}}
+{{- .Values.image.tag | default (.Values.image.digest | trimPrefix "sha256:" | trunc 12) -}}
+{{- end }}
+
 {{- define "meed.labels" -}}
 {{ include "meed.selector" . }}
-app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "meed.version" .root | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end }}
@@ -42,6 +47,10 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
   value: 0.0.0.0:{{ .Values.workerPort }}
 - name: MEED_API_DRAIN_PAUSE_SECONDS
   value: {{ .Values.api.drainPauseSeconds | quote }}
+- name: MEED_API_DRAIN_SECONDS
+  value: {{ .Values.api.drainSeconds | quote }}
+- name: MEED_WORKER_DRAIN_SECONDS
+  value: {{ .Values.workerDrainSeconds | quote }}
 {{- range $name, $value := .Values.env }}
 - name: {{ $name }}
   value: {{ $value | quote }}
