@@ -7,6 +7,10 @@ use domain::{CustomerId, Tier, message::Recommendation};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::answer;
+
+/// The largest answer that is read: a hundred thousand orders.
+const ANSWER_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long a token for the Order Service is valid, in seconds.
 const TOKEN_SECONDS: i64 = 60;
 
@@ -167,9 +171,13 @@ impl ContextServices {
         if !status.is_success() {
             return Err(failed(format!("answered {status}")));
         }
-        response
-            .json()
-            .await
-            .map_err(|e| failed(e.without_url().to_string()))
+        let body = answer::body(response, ANSWER_MAX_BYTES).await;
+        let body = body.map_err(|e| failed(e.without_url().to_string()))?;
+        if body.len() > ANSWER_MAX_BYTES {
+            return Err(failed(format!(
+                "answered more than {ANSWER_MAX_BYTES} bytes"
+            )));
+        }
+        serde_json::from_slice(&body).map_err(|e| failed(e.to_string()))
     }
 }

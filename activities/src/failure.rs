@@ -28,19 +28,24 @@ impl Failure {
 /// What the database refuses or lacks stays so; everything that is only out of reach comes back.
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        let (name, is_final) = match &error {
-            store::Error::Unavailable(_) => ("DatabaseUnavailable", false),
-            store::Error::Raced => ("DatabaseRace", false),
-            store::Error::Data(_) => ("DatabaseRefusedData", false),
-            store::Error::Other(_) => ("DatabaseError", false),
-            store::Error::NotFound { .. } => ("NotFound", true),
-            store::Error::Inconsistent(_) => ("Inconsistent", true),
-        };
+        let (name, is_final) = name_of(&error);
         Self {
             source: error.into(),
             name,
             is_final,
         }
+    }
+}
+
+fn name_of(error: &store::Error) -> (&'static str, bool) {
+    match error {
+        store::Error::Unavailable(_) => ("DatabaseUnavailable", false),
+        store::Error::Raced => ("DatabaseRace", false),
+        store::Error::Data(_) => ("DatabaseRefusedData", false),
+        store::Error::Other(_) => ("DatabaseError", false),
+        store::Error::NotFound { .. } => ("NotFound", true),
+        store::Error::Inconsistent(_) => ("Inconsistent", true),
+        store::Error::Together(error) => name_of(error),
     }
 }
 

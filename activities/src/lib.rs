@@ -6,6 +6,7 @@
     reason = "the SDK's macros make public items without documentation"
 )]
 
+mod answer;
 pub mod assign;
 pub mod claim;
 pub mod context;

@@ -8,7 +8,11 @@ use std::{
 };
 
 use chrono::Utc;
-use domain::{MerchantId, OrderId, Points, RedeemRequestId, redemption::BUILT_IN_MERCHANT};
+use domain::{
+    MerchantId, OrderId, Points, RedeemRequestId,
+    redemption::{BUILT_IN_MERCHANT, PARTNER_DETAIL_MAX_CHARS},
+    refusal::printable,
+};
 use failsafe::{
     Config, StateMachine,
     backoff::{self, Exponential},
@@ -23,7 +27,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tracing::{debug_span, field::Empty};
 
-use crate::{measures, signature};
+use crate::{answer, measures, signature};
+
+/// The largest answer that is read, in bytes; those of the protocol have some hundred. A longer one is
+/// none of its words.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 /// How long an open circuit stays open at first, and at most.
 const CIRCUIT_OPEN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -300,6 +308,8 @@ impl Partners {
             Attempt::Quick(within) | Attempt::Patient(Some(within)) => within.min(self.timeout),
             Attempt::Patient(None) => self.timeout,
         };
+        // Waiting for a place and the request together.
+        let until = Instant::now() + limit;
         let busy = || PartnerError::Busy {
             merchant: id.clone(),
         };
@@ -350,12 +360,14 @@ impl Partners {
         );
         // Not within the span: a connection that is opened there keeps it for as long as it is open, and the span is
         // sent when nobody has it any more.
-        let request = request.headers(span.in_scope(trace)).timeout(limit);
+        let left = until.saturating_duration_since(Instant::now());
+        let request = request.headers(span.in_scope(trace)).timeout(left);
         let answer = async {
             let response = request.send().await.map_err(|e| lost(causes(&e)))?;
             let status = response.status();
             span.record("http.response.status_code", status.as_u16());
-            let body = response.bytes().await.map_err(|e| lost(causes(&e)))?;
+            let body = answer::body(response, ANSWER_MAX_BYTES);
+            let body = body.await.map_err(|e| lost(causes(&e)))?;
             if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
                 return Err(PartnerError::Unavailable {
                     merchant: id.clone(),
@@ -457,8 +469,10 @@ fn understand(question: Question, status: StatusCode, body: &[u8]) -> Said {
     let Ok(body) = serde_json::from_slice::<StatusBody>(body) else {
         return unknown;
     };
-    let confirmation_id = body.confirmation_id;
-    let reason = body.reason;
+    // They are kept, and nothing that a merchant writes may keep a row from being written.
+    let kept = |text: Option<String>| text.map(|text| printable(&text, PARTNER_DETAIL_MAX_CHARS));
+    let confirmation_id = kept(body.confirmation_id);
+    let reason = kept(body.reason);
     match (question, status.as_u16(), body.status.as_str()) {
         (Question::Confirm | Question::Status, 200, "CONFIRMED")
         | (Question::Void, 409, "CONFIRMED") => Said::Confirmed { confirmation_id },
@@ -517,5 +531,29 @@ mod tests {
             understand(Status, StatusCode::NOT_FOUND, b"nothing here"),
             Said::Unknown { status: 404 }
         );
+    }
+
+    #[test]
+    fn what_a_merchant_writes_can_be_kept() {
+        let long = "x".repeat(100_000);
+        let body = serde_json::json!({ "status": "CONFIRMED", "confirmationId": "C\0-1" });
+        let said = understand(
+            Question::Confirm,
+            StatusCode::OK,
+            body.to_string().as_bytes(),
+        );
+        let confirmation_id = Some("C\u{fffd}-1".to_owned());
+        assert_eq!(said, Said::Confirmed { confirmation_id });
+        let body = serde_json::json!({ "status": "REFUSED", "reason": long });
+        let said = understand(
+            Question::Status,
+            StatusCode::OK,
+            body.to_string().as_bytes(),
+        );
+        let Said::Refused { reason } = said else {
+            panic!("{said:?}")
+        };
+        let length = reason.expect("a reason").chars().count();
+        assert_eq!(length, PARTNER_DETAIL_MAX_CHARS);
     }
 }

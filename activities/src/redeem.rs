@@ -125,7 +125,7 @@ impl RedeemSteps {
                 .map_err(activity_error)?;
         }
         match said {
-            Ok(said) => self.record(id, said).await.map_err(activity_error),
+            Ok(said) => self.record(&row, said).await.map_err(activity_error),
             // A quick attempt that came to nothing is followed by a patient one.
             Err(error) if input.quick_attempt_ms.is_some() => {
                 tracing::debug!(redeem_request_id = %id, %error, "quick attempt");
@@ -162,7 +162,7 @@ impl RedeemSteps {
                 view: view(&row),
             });
         }
-        self.record(&id, said).await.map_err(activity_error)
+        self.record(&row, said).await.map_err(activity_error)
     }
 
     #[activity(definition = definition::VoidAtPartner)]
@@ -190,7 +190,7 @@ impl RedeemSteps {
         faultpoint::reach("void", "after-call");
         match said {
             Said::Voided | Said::Confirmed { .. } => {
-                self.record(&id, said).await.map_err(activity_error)
+                self.record(&row, said).await.map_err(activity_error)
             }
             // Only a final word frees the points: anything else is asked again.
             Said::Pending | Said::Refused { .. } | Said::Unknown { .. } => {
@@ -287,14 +287,15 @@ impl RedeemSteps {
         view(row)
     }
 
-    /// Records in the row what the merchant said, before anything follows from it. CONFIRMED is
-    /// recorded by settling.
-    async fn record(&self, id: &RedeemRequestId, said: Said) -> Result<PartnerReply, Failure> {
+    /// Records what the merchant said in the row that it was asked for, before anything follows from
+    /// it. CONFIRMED is recorded by settling, which sees whether the client has taken it back meanwhile.
+    async fn record(&self, asked: &Redemption, said: Said) -> Result<PartnerReply, Failure> {
+        let id = &asked.redeem_request_id;
         let (answer, row) = match said {
             Said::Confirmed { confirmation_id } => {
                 return Ok(PartnerReply {
                     answer: PartnerAnswer::Confirmed { confirmation_id },
-                    view: view(&self.row(id).await?),
+                    view: view(asked),
                 });
             }
             Said::Pending => {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domain::{CustomerId, Tier, TierThresholds, message::Recommendation};
+use domain::{CustomerId, Tier, TierThresholds, message::Recommendation, refusal::printable};
 use store::{PgPool, tiers};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
@@ -18,6 +18,8 @@ use crate::{activity_error, context::ContextServices, measures};
 
 /// How many products a notification recommends.
 const RECOMMENDATIONS: usize = 3;
+/// The longest text of a recommended product that is passed on, in characters.
+const PRODUCT_TEXT_MAX_CHARS: usize = 300;
 
 /// Gives the thresholds in force.
 pub type Thresholds = Arc<dyn Fn() -> TierThresholds + Send + Sync>;
@@ -195,7 +197,13 @@ fn pick(recommended: Vec<Recommendation>, of_tier: Vec<Recommendation>) -> Vec<R
                 .iter()
                 .all(|other| other.product_id != product.product_id)
         {
-            picked.push(product);
+            // It goes into a message, which has to find room on its topic whatever a service writes.
+            let short = |text: &str| printable(text, PRODUCT_TEXT_MAX_CHARS);
+            picked.push(Recommendation {
+                product_id: short(&product.product_id),
+                name: short(&product.name),
+                price: short(&product.price),
+            });
         }
     }
     picked
@@ -226,5 +234,7 @@ mod tests {
             ["a", "b", "c"]
         );
         assert!(pick(Vec::new(), Vec::new()).is_empty());
+        let long = pick(vec![product(&"x".repeat(2_000_000))], Vec::new());
+        assert_eq!(long[0].name.chars().count(), PRODUCT_TEXT_MAX_CHARS);
     }
 }

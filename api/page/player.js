@@ -190,7 +190,11 @@ function promotionsOf(userId, account, trouble) {
     try {
       await call("POST", "promotions/claim", { body: { promotionId: id }, key });
       announce(`${title} is claimed.`);
-      await Promise.all([account.expectChange(), load(id)]);
+      const changed = account.expectChange();
+      await load(id);
+      await changed;
+      // It may have been on its way before.
+      await load();
     } catch (error) {
       if (error instanceof Ended) trouble(error);
       else {

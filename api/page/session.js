@@ -104,9 +104,14 @@ function renew() {
   renewing ??= (async () => {
     try {
       const { document } = await send("POST", "auth/refresh", { body: {} });
+      if (session && session.userId !== document.userId) {
+        // Somebody else has logged in, in another tab: what this page shows is not theirs.
+        session = null;
+        throw new Ended("Somebody else has logged in. Load the page anew.");
+      }
       return begin(document, localStorage.getItem(REMINDER) || "");
     } catch (error) {
-      if (error.status !== 401 && error.status !== 403) throw error;
+      if (error instanceof Ended || (error.status !== 401 && error.status !== 403)) throw error;
       end();
       throw new Ended("Your session has ended. Log in again.");
     } finally {

@@ -195,14 +195,10 @@ pub enum Thing {
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
-        match error {
-            store::Error::Unavailable(_) | store::Error::Raced => {
-                Self::Unavailable(error.to_string())
-            }
-            store::Error::NotFound { .. }
-            | store::Error::Data(_)
-            | store::Error::Inconsistent(_)
-            | store::Error::Other(_) => Self::Internal(error.to_string()),
+        if error.is_retryable() {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Internal(error.to_string())
         }
     }
 }

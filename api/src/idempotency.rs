@@ -100,7 +100,7 @@ pub struct UnderWay {
 impl UnderWay {
     /// The turn of this key, held until the request has its answer; nothing when somebody else had
     /// it, whose end was then waited for.
-    async fn turn(&self, request: &Request) -> Option<Turn> {
+    async fn turn(&self, request: &Request) -> Option<OwnedMutexGuard<()>> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -120,14 +120,17 @@ impl UnderWay {
     }
 }
 
-/// Held by the request that is under way.
-pub(crate) type Turn = OwnedMutexGuard<()>;
+/// Held by the request that is under way: repetitions in this process wait meanwhile.
+pub(crate) struct Turn {
+    _held: Option<OwnedMutexGuard<()>>,
+    /// The request takes over from one that died and may have had its effect.
+    pub takes_over: bool,
+}
 
 /// What a key means for a request.
 pub(crate) enum Claim {
-    /// It is to be done, in the transaction that holds the key. While the turn is held, repetitions
-    /// in this process wait.
-    Do(Transaction, Option<Turn>),
+    /// It is to be done, in the transaction that holds the key.
+    Do(Transaction, Turn),
     /// It has been answered.
     Answered(Reply),
 }
@@ -136,13 +139,20 @@ pub(crate) enum Claim {
 pub(crate) async fn claim(app: &App, request: &Request) -> Result<Claim, ApiError> {
     let ttl = Duration::from_secs(app.settings.api.idempotency_ttl_hours * 3_600);
     let deadline = Instant::now() + WAIT_FOR_ANSWER;
-    let turn = tokio::time::timeout_at(deadline, app.under_way.turn(request))
+    let held = tokio::time::timeout_at(deadline, app.under_way.turn(request))
         .await
         .map_err(|_| ApiError::RequestInProgress)?;
     loop {
         let mut tx = transaction::begin(&app.pool).await?;
-        match keys::begin(&mut tx, request.key(), &request.hash, LOCKED_FOR, ttl).await? {
-            keys::Begun::New => return Ok(Claim::Do(tx, turn)),
+        let begun = keys::begin(&mut tx, request.key(), &request.hash, LOCKED_FOR, ttl).await?;
+        match begun {
+            keys::Begun::New | keys::Begun::TakenOver => {
+                let turn = Turn {
+                    _held: held,
+                    takes_over: begun == keys::Begun::TakenOver,
+                };
+                return Ok(Claim::Do(tx, turn));
+            }
             keys::Begun::Answered(answer) => return Ok(Claim::Answered(Reply::of(answer)?)),
             keys::Begun::OtherBody => return Err(ApiError::IdempotencyKeyReused),
             keys::Begun::Running if Instant::now() >= deadline => {
@@ -163,7 +173,7 @@ pub(crate) async fn answered(app: &App, request: &Request) -> Result<Option<Repl
         Some(keys::Begun::Answered(answer)) => Ok(Some(Reply::of(answer)?)),
         Some(keys::Begun::OtherBody) => Err(ApiError::IdempotencyKeyReused),
         Some(keys::Begun::Running) => Err(ApiError::RequestInProgress),
-        Some(keys::Begun::New) | None => Ok(None),
+        Some(keys::Begun::New | keys::Begun::TakenOver) | None => Ok(None),
     }
 }
 

@@ -11,8 +11,9 @@ use crate::error::ApiError;
 pub const LIMIT_MAX: u32 = 100;
 /// The items of a page when nothing is said.
 pub const LIMIT_DEFAULT: u32 = 20;
-/// The longest cursor that is looked at, in bytes.
-const CURSOR_MAX_BYTES: usize = 512;
+/// The longest cursor that is looked at, in bytes: an id of 128 characters has up to 512 bytes, and
+/// base64 makes four of three.
+const CURSOR_MAX_BYTES: usize = 1024;
 
 /// How many items a page has.
 ///

@@ -34,29 +34,25 @@ struct Seen {
 }
 
 impl OpenSessions {
-    /// Whether the session goes on and its user may. While the database is out of reach the token
-    /// alone counts, which is short-lived: nothing can be changed without the database, and what
-    /// can be read then is not to be refused.
+    /// Whether the session goes on and its user may; nothing while the database is out of reach, or
+    /// too slow to be waited for.
     ///
     /// # Errors
     /// What the database reports, unless it is out of reach.
-    pub async fn is_open(&self, pool: &PgPool, session: Uuid) -> Result<bool, ApiError> {
+    pub async fn is_open(&self, pool: &PgPool, session: Uuid) -> Result<Option<bool>, ApiError> {
         let now = Instant::now();
         let ends = {
             let seen = self.seen();
             let at = seen.open.get(&session);
             if at.is_some_and(|at| now.duration_since(*at) < COUNTS_FOR) {
-                return Ok(true);
+                return Ok(Some(true));
             }
             seen.ends
         };
         let open = match tokio::time::timeout(ASK_WITHIN, sessions::is_open(pool, session)).await {
             Ok(Ok(open)) => open,
             Ok(Err(error)) if !error.is_retryable() => return Err(error.into()),
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!("whether a session goes on cannot be asked; its token counts alone");
-                return Ok(true);
-            }
+            Ok(Err(_)) | Err(_) => return Ok(None),
         };
         let mut seen = self.seen();
         if !open {
@@ -70,7 +66,7 @@ impl OpenSessions {
                 seen.open.insert(session, now);
             }
         }
-        Ok(open)
+        Ok(Some(open))
     }
 
     /// Sessions that this process has ended do not count any more.

@@ -46,12 +46,22 @@ impl Moving for Assignment {
     }
 }
 
+/// Which of the changes that this process makes are worth a look at the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LookAt {
+    /// Every one.
+    EveryChange,
+    /// Those after which it rests: it has ended, or waits for somebody.
+    Rest,
+}
+
 /// Waits until `done` is true of the row, or the deadline has passed; how it stands then. Nothing
 /// when there is no such row. `changes` are those since the row was read or written.
 pub(crate) async fn until<T: Moving>(
     app: &App,
     id: &T::Id,
     mut changes: Changes<T::Id>,
+    look_at: LookAt,
     deadline: Instant,
     done: impl Fn(&T) -> bool,
 ) -> Result<Option<T>, ApiError> {
@@ -59,7 +69,13 @@ pub(crate) async fn until<T: Moving>(
     loop {
         let next_look = deadline.min(Instant::now() + pause);
         tokio::select! {
-            _ = changes.changed() => {}
+            rests = changes.changed() => {
+                // The steps run here, so the next one is heard of too.
+                pause = LOOK_AFTER_MAX;
+                if !rests && look_at == LookAt::Rest {
+                    continue;
+                }
+            }
             () = tokio::time::sleep_until(next_look) => {
                 pause = (pause * 4).min(LOOK_AFTER_MAX);
             }

@@ -659,7 +659,7 @@ async fn waiting_ends_with_the_redemption() {
     redemptions::release(&api.database.pool, &id, FailureReason::PartnerTimeout)
         .await
         .unwrap();
-    let shown = tokio::time::timeout(Duration::from_secs(5), waiting)
+    let shown = tokio::time::timeout(Duration::from_secs(15), waiting)
         .await
         .unwrap()
         .unwrap();
@@ -686,7 +686,7 @@ async fn waiting_ends_with_the_redemption() {
         async move { api.get("/api/v1/redeem/R2?wait=20").await }
     });
     api.app.readiness.drain();
-    tokio::time::timeout(Duration::from_secs(5), waiting)
+    tokio::time::timeout(Duration::from_secs(15), waiting)
         .await
         .unwrap()
         .unwrap();

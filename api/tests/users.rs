@@ -123,14 +123,18 @@ async fn registering_tells_players_once_and_writes_an_audit_record() {
         register(&api, "k1", &other).await.code(),
         "IDEMPOTENCY_KEY_REUSED"
     );
+    // Somebody else's key has nothing to do with it, even when it is the same.
+    let somebody = json!({ "username": "berta@example.org", "password": PASSWORD });
+    let somebody = register(&api, "k1", &somebody).await;
+    assert_eq!(somebody.status, StatusCode::CREATED, "{}", somebody.body);
     let taken = json!({ "username": "ANNA@example.org", "password": PASSWORD });
     let taken = register(&api, "k2", &taken).await;
     assert_eq!(
         (taken.status, taken.code()),
         (StatusCode::CONFLICT, "USERNAME_TAKEN")
     );
-    assert_eq!(api.count("SELECT count(*) FROM users").await, 1);
-    assert_eq!(api.count("SELECT count(*) FROM outbox").await, 1);
+    assert_eq!(api.count("SELECT count(*) FROM users").await, 2);
+    assert_eq!(api.count("SELECT count(*) FROM outbox").await, 2);
 
     let without = post("/api/v1/auth/register", &[], &body);
     assert_eq!(api.send(without).await.code(), "IDEMPOTENCY_KEY_MISSING");
@@ -486,10 +490,32 @@ async fn logging_out_ends_the_session() {
     assert_eq!(api.count(audits).await, 1);
 }
 
+/// A database that is too slow to say whether a session goes on may take what is written a moment later.
+#[tokio::test]
+async fn who_may_have_been_deactivated_reads_and_changes_nothing() {
+    let api = Api::new(&[]).await;
+    let anna = player(&api, "anna").await;
+    let (_, access) = admin(&api).await;
+    let mut slow = api.database.pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE user_sessions")
+        .execute(&mut *slow)
+        .await
+        .expect("locked");
+    let change = deactivate(&api, &access, &anna).await;
+    assert_eq!(
+        (change.status, change.code()),
+        (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")
+    );
+    assert_ne!(reads(&api, &anna, &access).await, StatusCode::UNAUTHORIZED);
+    slow.rollback().await.expect("over");
+    let change = deactivate(&api, &access, &anna).await;
+    assert_eq!(change.status, StatusCode::OK, "{}", change.body);
+}
+
 #[tokio::test]
 async fn a_page_keeps_its_token_in_a_cookie() {
     let api = Api::new(&[(
-        "cookie_origins = []",
+        "cookie_origins = [\"${MEED_PAGE_ORIGIN:-}\"]",
         "cookie_origins = [\"https://shop.example\"]",
     )])
     .await;

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// nobody can be configured under this id.
 pub const BUILT_IN_MERCHANT: &str = "meed";
 
+/// The longest confirmation id or reason of a merchant that is kept, in characters.
+pub const PARTNER_DETAIL_MAX_CHARS: usize = 200;
+
 /// Where a redemption stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

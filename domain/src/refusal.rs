@@ -111,7 +111,7 @@ impl Refusal {
 }
 
 /// The first `chars_max` characters of what a sender wrote, fit to be read by a person.
-pub(crate) fn printable(text: &str, chars_max: usize) -> String {
+pub fn printable(text: &str, chars_max: usize) -> String {
     let mut kept: String = text
         .chars()
         .take(chars_max)

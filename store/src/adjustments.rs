@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::{
     Error, audit,
-    ledger::points,
+    ledger::{self, points},
     outbox::{self, OutboxMessage},
     redemptions, transaction,
 };
@@ -99,6 +99,10 @@ pub async fn post(pool: &PgPool, adjustment: &Adjustment<'_>) -> Result<Adjusted
         };
         let message = OutboxMessage::points_added(&message, after.2, Utc::now())?;
         outbox::write(&mut tx, &[message]).await?;
+    }
+    if total_change > 0 {
+        // Whether a tier is due is for the look itself, which knows the rules.
+        ledger::open_tier_orders(&mut tx, &[customer]).await?;
     }
     let change = audit::Change {
         actor: adjustment.actor,

@@ -200,7 +200,7 @@ pub enum Asked {
     /// The same claim is under way.
     UnderWay(Assignment),
     /// The points were credited before.
-    Before,
+    Before(Assignment),
     /// The promotion cannot be claimed now.
     NotOpen(Standing),
     /// It was never assigned to the player, or does not exist.
@@ -224,7 +224,7 @@ pub async fn ask(
     };
     match row.state {
         ClaimState::Claiming => return Ok(Asked::UnderWay(row)),
-        ClaimState::Claimed => return Ok(Asked::Before),
+        ClaimState::Claimed => return Ok(Asked::Before(row)),
         ClaimState::Unclaimed => {}
     }
     let promotion = promotions::find(conn, promotion_id)

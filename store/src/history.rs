@@ -130,7 +130,7 @@ impl Row {
     }
 }
 
-/// An account as it is now; nothing for a customer without one.
+/// An account as it is now, all parts of one moment; nothing for a customer without one.
 ///
 /// # Errors
 /// What the database reports.
@@ -139,9 +139,6 @@ pub async fn picture(
     customer: &CustomerId,
     wanted: Wanted,
 ) -> Result<Option<Picture>, Error> {
-    if wanted == Wanted::default() {
-        return Ok(pictures(pool, &[customer]).await?.pop().map(|(_, p)| p));
-    }
     let mut tx = transaction::begin_snapshot(pool).await?;
     let row: Option<Row> = sqlx::query_as(
         "SELECT customer_id, available, held, lifetime_earned, version, tier, tier_version

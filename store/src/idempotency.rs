@@ -34,8 +34,10 @@ pub struct Answer {
 /// What a key means for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
-    /// The request is the first one, or takes over from one that died.
+    /// The request is the first one.
     New,
+    /// It takes over from one that died, which may have had its effect.
+    TakenOver,
     /// The same request has been answered.
     Answered(Answer),
     /// The same request is under way.
@@ -69,18 +71,20 @@ pub async fn begin(
     locked_for: Duration,
     ttl: Duration,
 ) -> Result<Begun, Error> {
-    let taken: Option<(bool,)> = sqlx::query_as(
+    let took_over: Option<(bool,)> = sqlx::query_as(
         "INSERT INTO idempotency_keys AS held (client, route, key, body_hash, locked_until, expires_at)
          VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second',
                  clock_timestamp() + $6 * interval '1 second')
          ON CONFLICT (client, route, key) DO UPDATE
          SET body_hash = excluded.body_hash, response_status = NULL, response_body = NULL,
              response_headers = NULL, locked_until = excluded.locked_until,
-             created_at = clock_timestamp(), expires_at = excluded.expires_at
+             created_at = CASE WHEN held.expires_at <= clock_timestamp() THEN excluded.created_at
+                               ELSE held.created_at END,
+             expires_at = excluded.expires_at
          WHERE held.expires_at <= clock_timestamp()
             OR (held.response_status IS NULL AND held.locked_until <= clock_timestamp()
                 AND held.body_hash = excluded.body_hash)
-         RETURNING true",
+         RETURNING created_at < transaction_timestamp()",
     )
     .bind(key.client)
     .bind(key.route)
@@ -90,8 +94,12 @@ pub async fn begin(
     .bind(ttl.as_secs_f64())
     .fetch_optional(&mut *conn)
     .await?;
-    if taken.is_some() {
-        return Ok(Begun::New);
+    if let Some((took_over,)) = took_over {
+        return Ok(if took_over {
+            Begun::TakenOver
+        } else {
+            Begun::New
+        });
     }
     find(conn, key, body_hash).await?.ok_or(Error::Raced)
 }

@@ -701,14 +701,15 @@ async fn move_points(
     })
 }
 
-/// Records that the flow of a redemption has been started, or is open, while it is QUEUED.
+/// Records that the flow of a redemption that has not ended has been started, or was found open: it is
+/// looked at again after all others.
 ///
 /// # Errors
 /// What the database reports.
 pub async fn mark_started(pool: &PgPool, id: &RedeemRequestId) -> Result<(), Error> {
     sqlx::query(
         "UPDATE redemptions SET started_at = clock_timestamp()
-         WHERE redeem_request_id = $1 AND state = 'QUEUED'",
+         WHERE redeem_request_id = $1 AND state NOT IN ('SUCCESS', 'FAILED')",
     )
     .bind(id.as_str())
     .execute(pool)
@@ -717,7 +718,8 @@ pub async fn mark_started(pool: &PgPool, id: &RedeemRequestId) -> Result<(), Err
 }
 
 /// Redemptions whose flow may need to be started: QUEUED, untouched for `queued_for` and not known
-/// to have been started, or not ended and untouched for `stale_for`. Oldest first, at most `limit`.
+/// to have been started, or not ended and neither touched nor looked at for `stale_for`. Those first
+/// for which that is longest, at most `limit`.
 ///
 /// # Errors
 /// What the database reports.
@@ -736,7 +738,7 @@ pub async fn to_start(
                THEN updated_at < clock_timestamp() - $1 * interval '1 second'
                ELSE greatest(updated_at, started_at) < clock_timestamp() - $2 * interval '1 second'
                END
-         ORDER BY updated_at LIMIT $3"
+         ORDER BY greatest(updated_at, started_at) LIMIT $3"
     ))
     .bind(queued_for.as_secs_f64())
     .bind(stale_for.as_secs_f64())

@@ -103,7 +103,8 @@ pub async fn orders_to_start(pool: &PgPool, limit: i64) -> Result<Vec<Order>, Er
     rows.into_iter().map(order).collect()
 }
 
-/// Open orders that were started at least `age` ago: their flow may have been cut off.
+/// Open orders that were started, or whose flow was found open, at least `age` ago: it may have been cut
+/// off since. Those first for which that is longest.
 ///
 /// # Errors
 /// What the database reports.
@@ -111,7 +112,7 @@ pub async fn stale_orders(pool: &PgPool, age: Duration, limit: i64) -> Result<Ve
     let rows: Vec<OrderRow> = sqlx::query_as(
         "SELECT order_id, customer_id, tier FROM tier_orders JOIN customers USING (customer_id)
          WHERE closed_at IS NULL AND started_at < clock_timestamp() - $1 * interval '1 second'
-         ORDER BY order_id LIMIT $2",
+         ORDER BY started_at LIMIT $2",
     )
     .bind(age.as_secs_f64())
     .bind(limit)
@@ -133,7 +134,7 @@ pub async fn is_open(pool: &PgPool, order_id: i64) -> Result<bool, Error> {
     .await?)
 }
 
-/// Records that an order's flow has been started.
+/// Records that an order's flow has been started, or was found open.
 ///
 /// # Errors
 /// What the database reports.

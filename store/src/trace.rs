@@ -2,8 +2,8 @@
 
 use opentelemetry::trace::TraceContextExt;
 
-/// The header with the trace of a message.
-pub(crate) const TRACEPARENT: &str = "traceparent";
+/// The header of a message, and the column of a row, with its trace: W3C's Trace Context.
+pub const TRACEPARENT: &str = "traceparent";
 
 /// The trace that is under way, as W3C's `traceparent` writes it.
 pub(crate) fn current() -> Option<String> {

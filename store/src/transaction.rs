@@ -100,7 +100,14 @@ mod tests {
         )
         .await;
         assert_eq!(snapshots, 0);
-        let by_itself = left_open(url, |pool| async move { pool.begin().await.map(drop) }).await;
+        // A server that is quick may answer within the poll that asks it, so more than once.
+        let mut by_itself = 0;
+        for _ in 0..30 {
+            by_itself += left_open(url, |pool| async move { pool.begin().await.map(drop) }).await;
+            if by_itself > 0 {
+                break;
+            }
+        }
         assert!(
             by_itself > 0,
             "sqlx sees to it by now: delete this file's detour"

@@ -89,7 +89,7 @@ async fn a_request_that_died_is_taken_over_by_the_same_one_only() {
     );
     assert_eq!(
         begin(&mut conn, KEY, &[1; 32], LOCK, DAY).await.unwrap(),
-        Begun::New
+        Begun::TakenOver
     );
     assert_eq!(
         begin(&mut conn, KEY, &[1; 32], LOCK, DAY).await.unwrap(),

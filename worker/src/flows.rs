@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use boot::{Settings, claim::ClaimStarter, redeem::RedeemStarter};
 use domain::{CustomerId, MerchantId, Points, RedeemRequestId, Tier};
+use opentelemetry::context::FutureExt;
 use temporalio_client::{
     Client, RetryOptions, RpcOptions, WorkflowCountOptions, WorkflowDescribeOptions,
     WorkflowExecutionStatus, WorkflowGetResultOptions, WorkflowIdConflictPolicy,
@@ -18,6 +19,8 @@ use workflows::{
     tier_upgrade::TierUpgradeInput,
     visibility::{self, StartVisibility},
 };
+
+use crate::traces;
 
 /// How long the server may take to accept a start or a signal.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +80,8 @@ pub struct RedemptionToStart {
     pub merchant: MerchantId,
     /// How much.
     pub points: Points,
+    /// The trace to start it in, if not in the one under way.
+    pub traceparent: Option<String>,
 }
 
 impl Flows {
@@ -140,9 +145,13 @@ impl Flows {
             customer,
             merchant,
             points,
+            traceparent,
         } = redemption;
         faultpoint::reach("starter", "before-start");
-        self.redeem.start(id, customer, merchant, *points).await?;
+        self.redeem
+            .start(id, customer, merchant, *points)
+            .with_context(traces::of_row(traceparent.as_deref()))
+            .await?;
         faultpoint::reach("starter", "after-start");
         Ok(())
     }
@@ -160,11 +169,13 @@ impl Flows {
             customer,
             merchant,
             points,
+            traceparent,
         } = redemption;
         faultpoint::reach("starter", "before-start");
         let started = self
             .redeem
             .start_once(id, customer, merchant, *points)
+            .with_context(traces::of_row(traceparent.as_deref()))
             .await;
         faultpoint::reach("starter", "after-start");
         match started {

@@ -15,6 +15,11 @@ use store::{dead_letters::DeadLetter, outbox::OutboxMessage};
 const DEAD_LETTER_WHOLE_BYTES: usize = 3 * 1024 * 1024;
 /// How much it keeps of a larger one; all of it stays in its own topic.
 const DEAD_LETTER_CUT_BYTES: usize = 1024 * 1024;
+/// How large a key and headers may be together for a dead letter to keep them; of a larger message it has
+/// the beginning of the key and no headers, since a topic has no room for what it might be.
+const DEAD_LETTER_ASIDE_BYTES: usize = 512 * 1024;
+/// How much of such a key it keeps.
+const DEAD_LETTER_KEY_BYTES: usize = 1024;
 /// How many bytes of a digest are a dead letter's identity.
 const LETTER_ID_BYTES: usize = 16;
 /// The longest identity of a replayed dead letter that is believed.
@@ -115,18 +120,28 @@ impl Record {
             ours.push((header::DLQ_NO_VALUE, "true".to_owned()));
         }
         let mut body = self.value.as_deref().unwrap_or_default();
-        if body.len() > DEAD_LETTER_WHOLE_BYTES {
+        let mut key = self.key.clone();
+        let of_headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let aside = key.as_ref().map_or(0, Vec::len) + of_headers.sum::<usize>();
+        let fits_aside = aside <= DEAD_LETTER_ASIDE_BYTES;
+        if body.len() > DEAD_LETTER_WHOLE_BYTES || !fits_aside {
             ours.extend([
                 (header::DLQ_TRUNCATED, "true".to_owned()),
                 (header::DLQ_ORIGINAL_BYTES, body.len().to_string()),
                 (header::DLQ_SHA256, hex::encode(Sha256::digest(body))),
             ]);
-            body = &body[..DEAD_LETTER_CUT_BYTES];
+            body = &body[..body.len().min(DEAD_LETTER_CUT_BYTES)];
+        }
+        if !fits_aside && let Some(key) = &mut key {
+            key.truncate(DEAD_LETTER_KEY_BYTES);
         }
         let mut headers: Vec<(String, Vec<u8>)> = self
             .headers
             .iter()
-            .filter(|(name, _)| !header::is_ours(name))
+            .filter(|(name, _)| fits_aside && !header::is_ours(name))
             .cloned()
             .collect();
         headers.extend(
@@ -142,7 +157,7 @@ impl Record {
             replay_of,
             message: OutboxMessage {
                 topic: domain::message::topic::DEAD_LETTER.to_owned(),
-                key: self.key.clone(),
+                key,
                 headers,
                 body: body.to_vec(),
             },
@@ -310,6 +325,25 @@ pub(crate) mod tests {
         let sha256 = hex::encode(Sha256::digest(&value));
         assert_eq!(header(&cut, "meed-dlq-sha256"), [sha256.as_bytes()]);
         assert_eq!(header(&cut, "meed-dlq-offset"), [b"7"]);
+    }
+
+    /// Kafka counts what was compressed; the letter has to find room as it is.
+    #[test]
+    fn a_dead_letter_keeps_neither_a_very_large_key_nor_very_large_headers() {
+        let mut record = record(7);
+        record.key = Some(vec![b'k'; 600 * 1024]);
+        record.headers = vec![("x".to_owned(), vec![0; 100])];
+        let letter = record.dead_letter(&missing_amount());
+        assert_eq!(letter.message.key, Some(vec![b'k'; 1024]));
+        assert!(header(&letter, "x").is_empty());
+        assert_eq!(header(&letter, "meed-dlq-truncated"), [b"true"]);
+        assert_eq!(header(&letter, "meed-dlq-original-bytes"), [b"2"]);
+        record.key = Some(b"c".to_vec());
+        record.headers = vec![("x".to_owned(), vec![0; 600 * 1024])];
+        let letter = record.dead_letter(&missing_amount());
+        assert_eq!(letter.message.key, Some(b"c".to_vec()));
+        assert!(header(&letter, "x").is_empty());
+        assert_eq!(header(&letter, "meed-dlq-truncated"), [b"true"]);
     }
 
     #[test]

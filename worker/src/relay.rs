@@ -29,14 +29,18 @@ use workflows::contract::{RelayProgress, definition};
 
 use crate::{backoff::Backoff, kafka::Kafka, measures, traces};
 
-/// How many messages of a shard are published in one go.
-const FRONT_MESSAGES: i64 = 500;
+/// How many messages of a shard are published in one go; after a round of so many the next one begins
+/// at once.
+const FRONT_MESSAGES: u16 = 500;
 /// How many bytes of bodies, about; one larger message still goes.
 const FRONT_BYTES: i64 = 8 * 1024 * 1024;
 /// How many shards are published at the same time.
 const SHARDS_AT_A_TIME: usize = 4;
 /// How often the outbox is looked at when nobody says that there is something.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How far apart rounds begin that had little to publish: what comes in between goes in one
+/// transaction of its shard. Whatever comes after a pause goes at once.
+const PACE: Duration = Duration::from_millis(20);
 /// How often Temporal is told that the relay is alive.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// After this long without an acknowledgement messages count as not published and are sent again,
@@ -143,6 +147,7 @@ impl OutboxRelay {
     async fn work(&self, published: &AtomicU64, over: &CancellationToken) {
         let mut backoff = Backoff::short();
         while !over.is_cancelled() {
+            let began = Instant::now();
             match self.round(published, over).await {
                 Ok(0) => {
                     backoff.reset();
@@ -152,7 +157,15 @@ impl OutboxRelay {
                         () = tokio::time::sleep(LOOK_EVERY) => {}
                     }
                 }
-                Ok(_) => backoff.reset(),
+                Ok(count) => {
+                    backoff.reset();
+                    if count < usize::from(FRONT_MESSAGES) {
+                        tokio::select! {
+                            () = over.cancelled() => {}
+                            () = tokio::time::sleep_until(began + PACE) => {}
+                        }
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the outbox waits");
                     tokio::select! {
@@ -188,7 +201,7 @@ impl OutboxRelay {
 
     async fn publish_front(&self, shard: i16, published: &AtomicU64) -> Result<usize, RelayError> {
         let front =
-            store::relay::lock_front(&self.pool, shard, FRONT_MESSAGES, FRONT_BYTES).await?;
+            store::relay::lock_front(&self.pool, shard, FRONT_MESSAGES.into(), FRONT_BYTES).await?;
         let Some(front) = front else { return Ok(0) };
         if faultpoint::planted(bug::OUTBOX_MARK) {
             store::relay::mark_unpublished(&self.pool, &front).await?;

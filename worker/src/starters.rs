@@ -13,7 +13,6 @@ use std::{
 
 use domain::RedeemRequestId;
 use futures::{StreamExt, stream};
-use opentelemetry::context::FutureExt;
 use store::{
     PgPool,
     assignments::Job,
@@ -34,7 +33,7 @@ use workflows::{
 use crate::{
     backoff::Backoff,
     flows::{Flows, RedemptionToStart},
-    measures, traces,
+    measures,
 };
 
 /// How many calls to Temporal a loop has under way.
@@ -191,11 +190,7 @@ impl Starters {
     /// otherwise because the database was put back to an earlier state than Temporal's.
     async fn start_queued(&self, redemption: Redemption) -> Result<(), Trouble> {
         let id = &redemption.redeem_request_id;
-        let started = self
-            .flows
-            .start_redeem_once(&to_start(&redemption))
-            .with_context(traces::of_row(redemption.traceparent.as_deref()))
-            .await;
+        let started = self.flows.start_redeem_once(&to_start(&redemption)).await;
         if started.map_err(temporal)? {
             measures::flow_started("redeem");
             return self.waits_rightly(id).await;
@@ -216,7 +211,6 @@ impl Starters {
     async fn start_redemption(&self, redemption: Redemption) -> Result<(), Trouble> {
         self.flows
             .start_redeem(&to_start(&redemption))
-            .with_context(traces::of_row(redemption.traceparent.as_deref()))
             .await
             .map_err(temporal)?;
         measures::flow_started("redeem");
@@ -281,7 +275,7 @@ impl Starters {
     async fn resume_tier_upgrade(&self, order: Order) -> Result<(), Trouble> {
         let workflow_id = id::tier_upgrade(&order.customer_id, order.order_id);
         if self.is_open(&workflow_id).await? {
-            return Ok(());
+            return Ok(store::tiers::mark_started(&self.pool, order.order_id).await?);
         }
         tracing::warn!(workflow_id, "a tier upgrade had no open run");
         self.start_tier_upgrade(order).await
@@ -457,6 +451,7 @@ fn to_start(redemption: &Redemption) -> RedemptionToStart {
         customer: redemption.customer_id.clone(),
         merchant: redemption.merchant_id.clone(),
         points: redemption.points,
+        traceparent: redemption.traceparent.clone(),
     }
 }
 

@@ -4,13 +4,12 @@
 //! Names are those of OpenTelemetry's conventions for messaging.
 
 use opentelemetry::{Context, global, propagation::Extractor, trace::TraceContextExt};
+use store::trace::TRACEPARENT;
 use tracing::{Span, debug_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The most links of one span.
 const LINKS_MAX: usize = 128;
-/// The header of a message, and the column of a row, with its trace.
-const TRACEPARENT: &str = "traceparent";
 
 /// Headers as what a trace is read from.
 struct Carried<'a>(&'a [(String, Vec<u8>)]);
@@ -26,7 +25,7 @@ impl Extractor for Carried<'_> {
     }
 }
 
-/// The trace that a row was written in, to go on in.
+/// The trace that a row was written in, to go on in; the one under way, if it has none.
 pub fn of_row(traceparent: Option<&str>) -> Context {
     let carried = traceparent.map(|trace| (TRACEPARENT.to_owned(), trace.as_bytes().to_vec()));
     extracted(carried.as_slice())

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::bail;
 use axum::{
-    extract::{FromRequestParts, OptionalFromRequestParts},
+    extract::{FromRequestParts, MatchedPath, OptionalFromRequestParts},
     http::{header, request::Parts},
 };
 use boot::{
@@ -33,6 +33,7 @@ use crate::{
     App,
     auth::{dev::DevIssuer, keys::KeySet, own::OwnIssuer, remembered::Remembered},
     error::ApiError,
+    limits::Class,
 };
 
 /// The longest token that is looked at, in bytes.
@@ -551,23 +552,41 @@ async fn identify(app: &App, parts: &mut Parts) -> Result<Identity, ApiError> {
         let token = bearer(parts).ok_or(ApiError::Unauthenticated)?;
         app.authenticator.check(token).await?
     };
-    with_session(app, identity).await
+    let route = parts.extensions.get::<MatchedPath>();
+    let class = route.and_then(|route| Class::of_route(&parts.method, route.as_str()));
+    with_session(app, identity, class == Some(Class::Read)).await
 }
 
-/// Whom a token stands for that came in another way than with a request.
+/// Whom a token stands for that came in another way than with a request, to be told something.
 pub(crate) async fn authenticate(app: &App, token: &str) -> Result<Identity, ApiError> {
     let identity = app.authenticator.check(token).await?;
-    with_session(app, identity).await
+    with_session(app, identity, true).await
 }
 
-/// The token of one of Meed's own users counts only while the session goes on.
-async fn with_session(app: &App, identity: Identity) -> Result<Identity, ApiError> {
-    if let Some(session) = identity.session
-        && !app.sessions.is_open(&app.pool, session).await?
-    {
-        return Err(ApiError::InvalidToken("its session has ended"));
+/// The token of one of Meed's own users counts only while the session goes on. Whoever only reads is
+/// not refused when that cannot be asked: tokens are short-lived, and there are copies for when the
+/// database is away. To change something it has to be known: a database that was too slow to be asked
+/// may take the change a moment later.
+async fn with_session(
+    app: &App,
+    identity: Identity,
+    only_reads: bool,
+) -> Result<Identity, ApiError> {
+    let Some(session) = identity.session else {
+        return Ok(identity);
+    };
+    match app.sessions.is_open(&app.pool, session).await? {
+        Some(true) => Ok(identity),
+        Some(false) => Err(ApiError::InvalidToken("its session has ended")),
+        None if only_reads => {
+            tracing::warn!("whether a session goes on cannot be asked; its token counts alone");
+            Ok(identity)
+        }
+        None => {
+            let why = "whether its session goes on cannot be asked";
+            Err(ApiError::Unavailable(why.to_owned()))
+        }
     }
-    Ok(identity)
 }
 
 fn bearer(parts: &Parts) -> Option<&str> {

@@ -32,6 +32,7 @@ use store::{
     PgPool,
     history::{self, Picture, Transaction, Version, Wanted},
     ledger::BreakdownLine,
+    pictures::Pictures,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +155,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AskLedger {
 /// The copies of one process.
 pub struct Cache {
     pool: PgPool,
+    pictures: Pictures,
     fresh: Duration,
     keep: Duration,
     local: Local,
@@ -164,6 +166,7 @@ impl Cache {
     /// Copies of what is in this database, shared in Redis where there is one.
     pub fn new(settings: &CacheSettings, pool: PgPool, redis: Option<Arc<Redis>>) -> Self {
         Self {
+            pictures: Pictures::of(&pool),
             pool,
             fresh: settings.fresh(),
             keep: settings.keep(),
@@ -213,7 +216,12 @@ impl Cache {
                 recent: wanted.recent.min(1) * (RECENT + 1),
                 ..wanted
             };
-            let Some(picture) = history::picture(&self.pool, customer, wanted).await? else {
+            let picture = if wanted == Wanted::default() {
+                self.pictures.read(customer).await?
+            } else {
+                history::picture(&self.pool, customer, wanted).await?
+            };
+            let Some(picture) = picture else {
                 return Ok(None);
             };
             let held = self.offer(customer, &slot, picture.into(), seen).await;

@@ -104,19 +104,25 @@ pub(super) async fn register(
 ) -> Result<Reply, ApiError> {
     let own = app.own()?;
     let registration = Checked::read(&body)?;
+    // Nobody has to be known, and keys of different people have nothing to do with each other.
+    let who = own.keyed_hash("registrant", registration.username.key().as_bytes());
+    let hash = own.keyed_hash("register", &body);
+    let keyed = idempotency::Request::with_secrets(
+        format!("{ANONYMOUS} {}", hex::encode(&who[..16])),
+        "POST /api/v1/auth/register",
+        key,
+        hash,
+    );
+    // A repetition is no attempt. What else is known of the key is told when it is taken.
+    if let Ok(Some(reply)) = idempotency::answered(&app, &keyed).await {
+        return Ok(reply);
+    }
     throttle::registration(
         &app.pool,
         &app.settings.auth.throttle,
         origin.address.as_deref(),
     )
     .await?;
-    let hash = own.keyed_hash("register", &body);
-    let keyed = idempotency::Request::with_secrets(
-        ANONYMOUS.to_owned(),
-        "POST /api/v1/auth/register",
-        key,
-        hash,
-    );
     let user_id = Uuid::new_v4();
     let actor = format!("{} {user_id}", own.issuer());
     add(

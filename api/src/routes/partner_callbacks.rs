@@ -5,7 +5,10 @@ use std::sync::Arc;
 use activities::signature::{self, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use axum::{Json, extract::State, http::HeaderMap};
 use chrono::Utc;
-use domain::redemption::PartnerVerdict;
+use domain::{
+    redemption::{PARTNER_DETAIL_MAX_CHARS, PartnerVerdict},
+    refusal::printable,
+};
 use serde::Deserialize;
 use serde_json::json;
 use store::{
@@ -24,9 +27,6 @@ use crate::{
     openapi::{AnyBody, AnyCall, told},
     parameters::{CallbackId, Origin},
 };
-
-/// The longest confirmation id or reason that is kept, in characters.
-const DETAIL_MAX_CHARS: usize = 200;
 
 /// A merchant's late answer. Members that are not known are ignored: the protocol may grow.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -106,13 +106,7 @@ pub(super) async fn answer(
         PartnerStatus::Confirmed => (PartnerVerdict::Confirmed, answer.confirmation_id),
         PartnerStatus::Refused => (PartnerVerdict::Refused, answer.reason),
     };
-    let detail = detail.map(|detail| {
-        detail
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(DETAIL_MAX_CHARS)
-            .collect::<String>()
-    });
+    let detail = detail.map(|detail| printable(&detail, PARTNER_DETAIL_MAX_CHARS));
     let mut tx = transaction::begin(&app.pool).await?;
     let answered =
         callbacks::answer_partner(&mut tx, &callback_id, verdict, detail.as_deref()).await?;

@@ -41,7 +41,7 @@ use crate::{
     openapi::{AnyBody, AnyCall, told},
     parameters::{Id, IdInAddress, IdempotencyKey, Origin, Parameters},
     routes::{ANSWER_WITHIN, detached},
-    waiting,
+    waiting::{self, LookAt},
 };
 
 /// How long a redemption holds its place, at most.
@@ -371,14 +371,13 @@ async fn start_and_wait(
         tokio::spawn(hold(place, started, steps));
     }
     let id = &request.redeem_request_id;
-    waiting::until(app, id, changes, deadline, |row: &Redemption| {
-        if road == Road::Loyalty {
-            row.state.is_final()
-        } else {
-            row.state != RedemptionState::Queued
-        }
-    })
-    .await?
+    let ended = |row: &Redemption| row.state.is_final();
+    let begun = |row: &Redemption| row.state != RedemptionState::Queued;
+    if road == Road::Loyalty {
+        waiting::until(app, id, changes, LookAt::Rest, deadline, ended).await?
+    } else {
+        waiting::until(app, id, changes, LookAt::EveryChange, deadline, begun).await?
+    }
     .ok_or_else(|| ApiError::Internal(format!("redemption {id} has vanished")))
 }
 
@@ -464,7 +463,7 @@ pub(super) async fn read(
             .ok_or_else(not_found)?;
         if seconds > 0 && !row.state.is_final() {
             let ended = |row: &Redemption| row.state.is_final();
-            row = waiting::until(&app, &id, changes, deadline, ended)
+            row = waiting::until(&app, &id, changes, LookAt::Rest, deadline, ended)
                 .await?
                 .ok_or_else(not_found)?;
         }

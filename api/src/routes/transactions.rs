@@ -33,7 +33,7 @@ pub(super) struct HistoryParameters {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// Where the page begins: the cursor in `next` of the page before. The newest page without one.
-    #[param(max_length = 512)]
+    #[param(max_length = 1024)]
     cursor: Option<String>,
 }
 

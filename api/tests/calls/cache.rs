@@ -209,6 +209,7 @@ async fn replicas_share_their_copies_in_redis() {
     let change = |text: String| {
         text.replace("fresh_ms = 160", "fresh_ms = 60000")
             .replace("${REDIS_URL:-}", &redis.url())
+            .replace("answer_within_ms = 150", "answer_within_ms = 10000")
     };
     let customer = format!("C-{}", uuid::Uuid::new_v4().simple());
     let first = api_on(&database, change);

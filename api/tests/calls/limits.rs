@@ -324,7 +324,7 @@ async fn pages_of_configured_origins_may_call() {
             "cors_origins = [\"https://app.example\"]",
         )
         .replace(
-            "cookie_origins = []",
+            "cookie_origins = [\"${MEED_PAGE_ORIGIN:-}\"]",
             "cookie_origins = [\"https://own.example\"]",
         )
     });

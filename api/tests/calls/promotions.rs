@@ -405,6 +405,13 @@ async fn a_player_claims_once_and_sees_it() {
     assert_eq!(again.headers["idempotent-replayed"], "true");
     let other = api.claim("C1", "k4", &promotion).await;
     assert_eq!(other.problem(), (409, "PROMOTION_ALREADY_CLAIMED"));
+    // The answer was lost with its process: whoever repeats the request hears that it was done.
+    let forget = "UPDATE idempotency_keys SET response_status = NULL, response_body = NULL,
+                response_headers = NULL, locked_until = clock_timestamp() WHERE key = 'k3'";
+    sqlx::query(forget).execute(&api.pool).await.unwrap();
+    let repeated = api.claim("C1", "k3", &promotion).await;
+    assert_eq!(repeated.status, StatusCode::ACCEPTED, "{}", repeated.body);
+    assert_eq!(repeated.body, claimed.body);
     let balance = api.get_as(&api.player("C1"), "/api/v1/loyalty").await;
     assert_eq!(balance.body["currentPoints"], 600);
     let list = api

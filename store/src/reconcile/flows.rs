@@ -21,12 +21,22 @@ pub struct OpenRedemption {
     pub state: String,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// The trace that it was asked for in.
+    pub traceparent: Option<String>,
 }
 
-type OpenRow = (String, String, String, i64, String, DateTime<Utc>);
+type OpenRow = (
+    String,
+    String,
+    String,
+    i64,
+    String,
+    DateTime<Utc>,
+    Option<String>,
+);
 
 fn open(row: OpenRow) -> Result<OpenRedemption, Error> {
-    let (id, customer, merchant, amount, state, updated_at) = row;
+    let (id, customer, merchant, amount, state, updated_at, traceparent) = row;
     let unreadable = |what: String| Error::Inconsistent(format!("redemption {id}: {what}"));
     Ok(OpenRedemption {
         customer_id: CustomerId::new(customer).map_err(|e| unreadable(e.to_string()))?,
@@ -36,6 +46,7 @@ fn open(row: OpenRow) -> Result<OpenRedemption, Error> {
         points: points(amount)?,
         state,
         updated_at,
+        traceparent,
     })
 }
 
@@ -49,7 +60,8 @@ pub async fn open_redemptions(
     limit: i64,
 ) -> Result<Vec<OpenRedemption>, Error> {
     let rows: Vec<OpenRow> = sqlx::query_as(
-        "SELECT redeem_request_id, customer_id, merchant_id, points, state, updated_at
+        "SELECT redeem_request_id, customer_id, merchant_id, points, state, updated_at,
+                traceparent
          FROM redemptions
          WHERE state NOT IN ('SUCCESS', 'FAILED') AND redeem_request_id > $1
          ORDER BY redeem_request_id LIMIT $2",

@@ -12,6 +12,7 @@ mod claims;
 mod ledger;
 mod notifications;
 mod outbox;
+mod pictures;
 mod promotions;
 mod pruning;
 mod ranking;

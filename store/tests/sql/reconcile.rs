@@ -552,18 +552,24 @@ async fn an_adjustment_is_posted_once_told_and_audited() {
         told[1],
         serde_json::json!({"userId": "A", "totalPoints": 50, "difference": -150})
     );
+    // Points that were given may make a tier due.
+    let orders = async || store::tiers::orders_to_start(pool, 9).await.unwrap().len();
+    let before = orders().await;
+    let given = adjustment("fix-4", &who, What::Points(1));
+    adjustments::post(pool, &given).await.unwrap();
+    assert_eq!((before, orders().await), (0, 1));
     let (audited,): (i64,) =
         sqlx::query_as("SELECT count(*) FROM audit_records WHERE action = 'ledger.adjust'")
             .fetch_one(pool)
             .await
             .unwrap();
-    assert_eq!(audited, 1);
+    assert_eq!(audited, 2);
     assert!(adjustments::exists(pool, "fix-1").await.unwrap());
     let (from, until) = window();
     let (expected, untold) = confirmations::untold_transfers(pool, from, until)
         .await
         .unwrap();
-    assert_eq!((expected, untold.len()), (3, 0));
+    assert_eq!((expected, untold.len()), (4, 0));
     assert_ledger_agrees(pool).await;
 }
 

@@ -372,6 +372,13 @@ async fn a_redemption_that_was_started_waits_for_its_turn_until_it_is_stale() {
     redemptions::mark_started(pool, &id).await.unwrap();
     assert_eq!(to_start(now, later).await, 0);
     assert_eq!(to_start(later, now).await, 1);
+
+    // However many wait for a merchant, each has its turn: whose flow was found open comes last.
+    let other = prepared(pool, "R2", 500, 200).await;
+    redemptions::mark_started(pool, &other).await.unwrap();
+    redemptions::mark_started(pool, &id).await.unwrap();
+    let first = redemptions::to_start(pool, later, now, 1).await.unwrap();
+    assert_eq!(first[0].redeem_request_id, other);
 }
 
 /// Metrics count each end once, and what has not ended by state.

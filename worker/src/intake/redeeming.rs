@@ -153,5 +153,6 @@ fn to_start(request: &RedeemRequest) -> RedemptionToStart {
         customer: request.customer_id.clone(),
         merchant: request.merchant_id.clone(),
         points: request.points,
+        traceparent: None,
     }
 }

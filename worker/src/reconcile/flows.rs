@@ -147,6 +147,7 @@ async fn start_again(steps: &Steps, work: &mut Work, row: OpenRedemption) -> Res
         customer: row.customer_id,
         merchant: row.merchant_id,
         points: row.points,
+        traceparent: row.traceparent,
     };
     steps
         .flows

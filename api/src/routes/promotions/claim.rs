@@ -36,7 +36,7 @@ use crate::{
     paging,
     parameters::{IdInAddress, IdempotencyKey, Origin, Parameters},
     routes::detached,
-    waiting,
+    waiting::{self, LookAt},
 };
 
 /// Which promotion to claim.
@@ -166,7 +166,7 @@ pub(in crate::routes) struct PlayerParameters {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// Where the page begins: the cursor in `next` of the page before. The newest page without one.
-    #[param(max_length = 512)]
+    #[param(max_length = 1024)]
     cursor: Option<String>,
 }
 
@@ -288,7 +288,8 @@ pub(in crate::routes) async fn claim(
     };
     // A client that hangs up must not leave the key without its answer.
     detached(async move {
-        let _turn = turn;
+        // All of it, to be held until the answer is kept.
+        let turn = turn;
         let asked = claims::ask(&mut tx, &promotion_id, &customer, Utc::now()).await?;
         let (row, is_new) = match asked {
             Asked::New(row) => {
@@ -298,7 +299,13 @@ pub(in crate::routes) async fn claim(
             // Who asked first starts the flow, and a start that is lost is repeated by others.
             Asked::UnderWay(row) => (row, false),
             Asked::NotAssigned => return Err(not_found()),
-            Asked::Before => return refused(tx, &keyed, &ApiError::AlreadyClaimed).await,
+            // The request that it takes over from had claimed it, and the answer was lost.
+            Asked::Before(row) if turn.takes_over => {
+                let reply = accepted(&row);
+                idempotency::finish_in(tx, &keyed, &reply).await?;
+                return Ok(reply);
+            }
+            Asked::Before(_) => return refused(tx, &keyed, &ApiError::AlreadyClaimed).await,
             Asked::NotOpen(standing) => {
                 return refused(tx, &keyed, &ApiError::PromotionNotOpen(standing)).await;
             }
@@ -387,7 +394,7 @@ async fn ended(
     let deadline = Instant::now() + Duration::from_millis(app.settings.api.outcome_wait_ms);
     let of = (row.promotion_id.clone(), row.customer_id.clone());
     let has_ended = |row: &Assignment| row.state != ClaimState::Claiming;
-    waiting::until(app, &of, changes, deadline, has_ended)
+    waiting::until(app, &of, changes, LookAt::Rest, deadline, has_ended)
         .await?
         .ok_or_else(|| ApiError::Internal("a claim has vanished".to_owned()))
 }

@@ -223,13 +223,14 @@ pub(in crate::routes) async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let terms = body::read::<NewPromotion>(&body)?.terms()?;
-    worth(&app, &terms)?;
     let identity = staff.identity;
     let keyed = idempotency::Request::new(&identity, "POST /api/v1/promotions", key, "", &body);
     let (mut tx, _turn) = match idempotency::claim(&app, &keyed).await? {
         Claim::Do(tx, turn) => (tx, turn),
         Claim::Answered(reply) => return Ok(reply),
     };
+    // By the rules in force: they may be others than when the same request was answered.
+    worth(&app, &terms)?;
     let promotion_id = PromotionId::new(Uuid::now_v7().to_string())
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let is_exclusive = app
@@ -296,7 +297,7 @@ pub(in crate::routes) struct PromotionParameters {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// Where the page begins: the cursor in `next` of the page before. The newest page without one.
-    #[param(max_length = 512)]
+    #[param(max_length = 1024)]
     cursor: Option<String>,
 }
 
