@@ -207,6 +207,9 @@ pub struct TestStep {
     /// It needs the components.
     #[serde(default)]
     pub components: bool,
+    /// It runs tests: those that fail are shown again at the end.
+    #[serde(default)]
+    pub tests: bool,
     /// When it fails saying this, it could not be done here: it is skipped, and the table says so.
     pub unavailable: Option<Unavailable>,
 }
@@ -352,7 +355,9 @@ impl Plan {
         Ok(known)
     }
 
-    /// Fills in `${ports.NAME}`, `${ports.base}`, `${ports.next}` (the block after this one), `${root}`, a variable of the stack, or one of this process.
+    /// Fills in `${ports.NAME}`, `${ports.base}`, `${ports.next}` (the block after this one), `${root}`, a variable of the
+    /// stack, or one of this process. What a stack says of itself, `STACK_…`, is never taken from this process: that may be
+    /// a step of another stack.
     pub fn expand(&self, text: &str, ports: &Ports, env: &[(String, String)]) -> Result<String> {
         template::expand(text, &|name| {
             if name == "ports.base" {
@@ -372,7 +377,8 @@ impl Plan {
                 .rev()
                 .find(|(known, _)| known == name)
                 .map(|(_, value)| value.clone());
-            known.or_else(|| std::env::var(name).ok())
+            let of_a_stack = name.starts_with("STACK_");
+            known.or_else(|| std::env::var(name).ok().filter(|_| !of_a_stack))
         })
     }
 

@@ -534,9 +534,10 @@ fn cargo_tool(name: &str, cache: &Cache, progress: &Progress) -> Result<PathBuf>
         // Outside of the repository, whose own cargo configuration and target directory are none of its business.
         let mut cargo = Command::new("cargo");
         cargo
-            .args(["install", "--locked", "--version", version, "--root"])
+            // As it is quickest to compile: it runs for seconds, and its release profile takes many minutes.
+            .args(["install", "--debug", "--locked", "--root"])
             .arg(dir)
-            .arg(name);
+            .args([name, "--version", version]);
         cargo.current_dir(dir).env_remove("CARGO_TARGET_DIR");
         command::run(&task, &mut cargo, None)
     })?;

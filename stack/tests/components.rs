@@ -27,11 +27,15 @@ fn data_dir(name: &str) -> PathBuf {
 }
 
 fn ask(stack: &Stack, sql: &str) -> Vec<Vec<String>> {
+    ask_in(stack, "app", "app", sql)
+}
+
+fn ask_in(stack: &Stack, user: &str, database: &str, sql: &str) -> Vec<Vec<String>> {
     let port = stack.ports().get("postgres").unwrap();
     let address = PostgresAddress {
         port,
-        user: "app",
-        database: "app",
+        user,
+        database,
     };
     probe::query(address, sql).unwrap()
 }
@@ -58,6 +62,15 @@ fn each_component_comes_back_after_a_kill() {
     for name in ["postgres", "kafka", "temporal", "temporal-ui"] {
         assert_eq!(health(&stack, name), Health::Ready, "{name}");
     }
+    // A workflow has an entry only in the indexes of attributes that it has a value for.
+    let entered_always = "SELECT i.indexrelid::regclass FROM pg_index AS i
+        JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[1]
+        WHERE i.indrelid = 'executions_visibility'::regclass AND i.indpred IS NULL AND NOT a.attnotnull";
+    let indexes = ask_in(&stack, "temporal", "temporal_visibility", entered_always);
+    assert!(indexes.is_empty(), "{indexes:?}");
+    let by_keyword = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'by_keyword_0%'";
+    let indexes = ask_in(&stack, "temporal", "temporal_visibility", by_keyword);
+    assert_eq!(indexes, [["9"]], "none of them is lost");
     ask(&stack, "CREATE TABLE kept (id int)");
     ask(&stack, "INSERT INTO kept VALUES (7)");
 

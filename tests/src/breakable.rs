@@ -2,17 +2,18 @@
 //! stay as they are. There are two, each for one journey at a time.
 
 use std::{
+    path::PathBuf,
     sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use serde_json::Value;
-use stack::{Service, Stack};
+use stack::Service;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     components::{Components, meed, plan, repository, started},
-    system::{System, system_on},
+    system::{BACK_WITHIN, System, bring_back, system_on},
 };
 
 /// Where their blocks of ports are, counted from the shared one.
@@ -23,8 +24,6 @@ const PROCESSES: [&str; 7] = [
 ];
 /// How far the port of its Redis is from the first of its block.
 const REDIS_OFFSET: u16 = 7;
-/// How long one of them may take to serve again.
-const BACK_WITHIN: Duration = Duration::from_secs(180);
 
 /// How many systems work at a time; more are too many for two cores.
 pub(crate) static PLACES: Semaphore = Semaphore::const_new(BLOCKS.len());
@@ -69,7 +68,7 @@ pub async fn breakable() -> System {
     let number = place.number;
     let components = tokio::task::spawn_blocking(move || {
         let components = STARTED[number].get_or_init(|| Box::leak(Box::new(begin(number))));
-        bring_back(&components.stack);
+        bring_back(&components.stack, &PROCESSES);
         *components
     })
     .await
@@ -81,6 +80,7 @@ fn begin(number: usize) -> Components {
     let components = started(BLOCKS[number]);
     meed(&components.env, &["migrate"]);
     meed(&components.env, &["topics", "apply"]);
+    std::fs::write(config(&components), configuration()).expect("the configuration is written");
     components
         .stack
         .start_service(redis(&components))
@@ -125,14 +125,16 @@ fn service(components: &Components, name: &str) -> Service {
     let mut service = plan()
         .service(name, stack.ports(), &stack.env())
         .expect("the plan has it");
-    let config = stack.data_dir().join("breakable.toml");
-    std::fs::write(&config, configuration()).expect("the configuration is written");
-    service
-        .env
-        .push(("MEED_CONFIG".to_owned(), config.display().to_string()));
+    let config = config(components).display().to_string();
+    service.env.push(("MEED_CONFIG".to_owned(), config));
     let redis = format!("redis://127.0.0.1:{}", redis_port(components));
     service.env.push(("REDIS_URL".to_owned(), redis));
     service
+}
+
+/// Where the configuration is, written once: a process that starts may be reading it.
+fn config(components: &Components) -> PathBuf {
+    components.stack.data_dir().join("breakable.toml")
 }
 
 /// The configuration of the dev profile with short times: what has not moved for three seconds is
@@ -159,26 +161,13 @@ fn configuration() -> String {
             "confirm_within_seconds = 30",
             "confirm_within_seconds = 8".to_owned(),
         ),
+        ("confirm_within_ms = 3000", String::new()),
         ("callback_within_ms = 3000", String::new()),
     ] {
         assert!(text.contains(from), "meed.toml has no {from}");
         text = text.replacen(from, &to, 1);
     }
     text
-}
-
-/// Starts again what an earlier journey has left ended or paused.
-fn bring_back(stack: &Stack) {
-    for name in PROCESSES {
-        if stack.is_running(name) {
-            stack.resume(name).expect("it goes on");
-        } else {
-            stack.restart(name).expect("it starts again");
-        }
-    }
-    for name in PROCESSES {
-        stack.wait_ready(name, BACK_WITHIN).expect("it serves");
-    }
 }
 
 /// What is done to a process.

@@ -1,7 +1,7 @@
 //! One promotion on real Temporal and PostgreSQL: claimed by one player, or assigned to many, with
 //! steps that fail when told to.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use activities::{assign::AssignSteps, claim::ClaimSteps, outcomes::Outcomes};
 use chrono::{TimeDelta, Utc};
@@ -33,6 +33,7 @@ use crate::{
     faults::{Faults, FaultyAssignSteps, FaultyClaimSteps},
     history,
     redeem_bench::{Stop, run_worker},
+    system::PATIENCE,
 };
 
 /// The handle of a claim's workflow.
@@ -176,7 +177,7 @@ impl PromotionBench {
     /// Player `A` claims, to the end.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
+    /// When it does not end well in time.
     pub async fn claim(&self) -> ClaimView {
         let claim = self.ask().await;
         let handle = self.start(&claim).await;
@@ -186,14 +187,14 @@ impl PromotionBench {
     /// Waits for a claim's end.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
+    /// When it does not end well in time.
     pub async fn end(&self, handle: &ClaimHandle) -> ClaimView {
         let view = tokio::time::timeout(
-            Duration::from_secs(60),
+            PATIENCE,
             handle.get_result(WorkflowGetResultOptions::default()),
         )
         .await
-        .expect("it ends within a minute")
+        .expect("it ends in time")
         .expect("it ends well");
         history::record(
             "ClaimPromotion",
@@ -288,14 +289,14 @@ impl PromotionBench {
     /// Waits for an assignment's end.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
+    /// When it does not end well in time.
     pub async fn end_assignment(&self, handle: &AssignHandle) -> AssignmentView {
         let view = tokio::time::timeout(
-            Duration::from_secs(60),
+            PATIENCE,
             handle.get_result(WorkflowGetResultOptions::default()),
         )
         .await
-        .expect("it ends within a minute")
+        .expect("it ends in time")
         .expect("it ends well");
         history::record(
             "AssignPromotion",

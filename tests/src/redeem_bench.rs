@@ -35,6 +35,7 @@ use crate::{
     components::{database, temporal},
     faults::{Faults, FaultyRedeemSteps},
     history,
+    system::PATIENCE,
 };
 
 /// Limits short enough for tests.
@@ -266,7 +267,7 @@ impl RedeemBench {
     /// Runs a redemption to its end.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
+    /// When it does not end well in time.
     pub async fn redeem(&self, id: &str, points: i64, limits: RedeemLimits) -> RedemptionView {
         let handle = self.start(id, points, limits).await;
         self.end(&handle).await
@@ -275,14 +276,14 @@ impl RedeemBench {
     /// Waits for a redemption's end.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
+    /// When it does not end well in time.
     pub async fn end(&self, handle: &Handle) -> RedemptionView {
         let view = tokio::time::timeout(
-            Duration::from_secs(60),
+            PATIENCE,
             handle.get_result(WorkflowGetResultOptions::default()),
         )
         .await
-        .expect("it ends within a minute")
+        .expect("it ends in time")
         .expect("it ends well");
         history::record(
             "Redeem",
@@ -309,7 +310,7 @@ impl RedeemBench {
     /// # Panics
     /// When it is not within ten seconds.
     pub async fn row_until(&self, id: &str, wanted: impl Fn(&Redemption) -> bool) -> Redemption {
-        for _ in 0..1_000 {
+        for _ in 0..10_000 {
             let row = self.row(id).await;
             if wanted(&row) {
                 return row;

@@ -16,6 +16,7 @@ use rdkafka::{
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use stack::Stack;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::components::{Components, components, meed};
@@ -23,6 +24,11 @@ use crate::components::{Components, components, meed};
 /// How long a journey may wait for something before it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How long a process may take to serve again.
+pub(crate) const BACK_WITHIN: Duration = Duration::from_secs(180);
+
+/// What everything else stands on.
+const COMPONENTS: [&str; 3] = ["postgres", "kafka", "temporal"];
 /// The services, in the order they are started.
 const SERVICES: [&str; 4] = ["partners", "worker", "api", "acknowledger"];
 
@@ -65,10 +71,46 @@ enum Turn {
         _guard: RwLockReadGuard<'static, ()>,
     },
     Alone {
+        stack: &'static Stack,
         _guard: RwLockWriteGuard<'static, ()>,
     },
     /// On a stack of its own.
     Elsewhere { _place: Box<dyn Send + Sync> },
+}
+
+impl Drop for Turn {
+    /// A journey that fails in the middle leaves no process ended or paused to those after it.
+    fn drop(&mut self) {
+        if let Self::Alone { stack, .. } = self
+            && std::thread::panicking()
+        {
+            let stack = *stack;
+            let back = std::thread::spawn(|| {
+                bring_back(stack, &COMPONENTS);
+                bring_back(stack, &SERVICES);
+            });
+            if back.join().is_err() {
+                eprintln!("not everything came back: journeys after this one may fail too");
+            }
+        }
+    }
+}
+
+/// Starts again which of these have ended, and lets the others go on, should they be paused.
+///
+/// # Panics
+/// When one does not serve in time.
+pub fn bring_back(stack: &Stack, names: &[&str]) {
+    for name in names {
+        if stack.is_running(name) {
+            stack.resume(name).expect("it goes on");
+        } else {
+            stack.restart(name).expect("it starts again");
+        }
+    }
+    for name in names {
+        stack.wait_ready(name, BACK_WITHIN).expect("it serves");
+    }
 }
 
 static TURNS: RwLock<()> = RwLock::const_new(());
@@ -105,10 +147,13 @@ pub async fn system() -> System {
 /// # Panics
 /// When it cannot be had.
 pub async fn system_alone() -> System {
+    let guard = TURNS.write().await;
+    let components = shared_processes().await;
     let turn = Turn::Alone {
-        _guard: TURNS.write().await,
+        stack: &components.stack,
+        _guard: guard,
     };
-    open(shared_processes().await, turn).await
+    open(components, turn).await
 }
 
 /// A system on other components than the shared ones, for as long as `place` is held.
@@ -218,6 +263,32 @@ impl System {
             .await
             .expect("the api answers");
         (response.status(), response.json().await.expect("JSON"))
+    }
+
+    /// What a simulated merchant has booked.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn merchant_book(&self, merchant: &str) -> Vec<Value> {
+        let url = self.merchant_control(merchant) + "/book";
+        let answer = self.http.get(url).send().await;
+        let answer = answer.expect("the merchants answer");
+        answer.json().await.expect("JSON")
+    }
+
+    fn merchant_control(&self, merchant: &str) -> String {
+        let partners = &self.components.env["PARTNERS_URL"];
+        format!("{partners}/control/merchants/{merchant}")
+    }
+
+    /// Tells a simulated merchant how to behave from now on.
+    ///
+    /// # Panics
+    /// When it does not take it.
+    pub async fn tell_merchant(&self, merchant: &str, how: &Value) {
+        let told = self.http.put(self.merchant_control(merchant)).json(how);
+        let answer = told.send().await.expect("the merchants answer");
+        assert_eq!(answer.status(), 200);
     }
 
     /// Asks to redeem.
@@ -428,7 +499,7 @@ fn read_topic(brokers: &str, topic: &str, wanted: impl Fn(&Published) -> bool) -
         .set("isolation.level", "read_committed")
         .create()
         .expect("a consumer");
-    let timeout = Duration::from_secs(10);
+    let timeout = Duration::from_secs(60);
     let metadata = consumer
         .fetch_metadata(Some(topic), timeout)
         .expect("Kafka answers");

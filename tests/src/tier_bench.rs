@@ -26,6 +26,7 @@ use crate::{
     faults::{Faults, FaultyTierSteps},
     history,
     redeem_bench::{Stop, run_worker},
+    system::PATIENCE,
 };
 
 /// The handle of a tier upgrade's workflow.
@@ -163,14 +164,14 @@ impl TierBench {
     /// Waits for the flow's end.
     ///
     /// # Panics
-    /// When it does not end well within a minute.
+    /// When it does not end well in time.
     pub async fn end(&self, handle: &Handle) -> TierUpgradeResult {
         let result = tokio::time::timeout(
-            Duration::from_secs(60),
+            PATIENCE,
             handle.get_result(WorkflowGetResultOptions::default()),
         )
         .await
-        .expect("it ends within a minute")
+        .expect("it ends in time")
         .expect("it ends well");
         let events = handle.fetch_history(WorkflowFetchHistoryOptions::default());
         history::record("TierUpgrade", events).await;
@@ -197,7 +198,7 @@ impl TierBench {
     /// # Panics
     /// When there is no event within ten seconds.
     pub async fn acknowledge(&self, handle: &Handle, success: bool) {
-        for _ in 0..1_000 {
+        for _ in 0..10_000 {
             if let [event] = self.events().await.as_slice() {
                 let callback = event["callbackId"].as_str().expect("a callback id");
                 let mut conn = self.pool().acquire().await.unwrap();

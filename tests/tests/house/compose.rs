@@ -188,9 +188,18 @@ fn the_proxy_is_the_one_that_is_tested() {
             "{included}"
         );
     }
-    let environment = &compose().services["api"].environment;
+    let services = compose().services;
+    let environment = &services["api"].environment;
     assert_eq!(environment["MEED_API_URL"], "http://nginx:8080");
     assert!(composed.contains("listen 8080;"));
+    // Whoever opens the page comes from where the proxy's port is published.
+    let origin = environment["MEED_PAGE_ORIGIN"].as_str().unwrap();
+    let published = &services["nginx"].ports;
+    let published = published
+        .iter()
+        .map(|port| port.strip_suffix(":8080").unwrap());
+    let published: Vec<String> = published.map(|at| format!("http://{at}")).collect();
+    assert_eq!(published, [origin]);
 }
 
 #[test]

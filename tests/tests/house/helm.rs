@@ -85,6 +85,12 @@ fn variants() -> Vec<Vec<&'static str>> {
     vec![
         vec![],
         vec!["--set", "ingress.enabled=true"],
+        vec![
+            "--set",
+            "ingress.enabled=true",
+            "--values",
+            "deploy/helm/canary.yaml",
+        ],
         vec!["--set", "image.digest=sha256:0123456789abcdef"],
         vec![
             "--set",
@@ -256,7 +262,8 @@ fn pods_are_what_the_programs_want() {
     let dockerfile = fs::read_to_string(repository().join("Dockerfile")).expect("there");
     let mut queues = Vec::new();
     for object in objects.iter().filter(|object| kind(object) == "Deployment") {
-        let pod = &object["spec"]["template"]["spec"];
+        let pods = &object["spec"]["template"];
+        let pod = &pods["spec"];
         let container = &pod["containers"][0];
         let program = container["command"][0].as_str().expect("a program");
         assert!(
@@ -268,6 +275,10 @@ fn pods_are_what_the_programs_want() {
             let found = variables.iter().find(|variable| variable["name"] == wanted);
             found.map(|variable| variable["value"].as_str().expect("text").to_owned())
         };
+        let drain = |name: &str| {
+            let seconds = variable(name).expect("how long it drains");
+            seconds.parse::<u64>().expect("seconds")
+        };
         let grace = pod["terminationGracePeriodSeconds"]
             .as_u64()
             .expect("seconds");
@@ -277,7 +288,7 @@ fn pods_are_what_the_programs_want() {
                 .expect("a pause")
                 .parse::<u64>()
                 .expect("seconds")
-                + 3 * 10
+                + 3 * drain("MEED_API_DRAIN_SECONDS")
         } else {
             queues.extend(
                 variable("MEED_WORKER_TASK_QUEUES")
@@ -285,7 +296,7 @@ fn pods_are_what_the_programs_want() {
                     .split(',')
                     .map(str::to_owned),
             );
-            10 + 10
+            10 + drain("MEED_WORKER_DRAIN_SECONDS")
         };
         assert!(
             grace > longest,
@@ -305,8 +316,11 @@ fn pods_are_what_the_programs_want() {
         let guarded = objects
             .iter()
             .filter(|other| kind(other) == "PodDisruptionBudget");
+        let labels = &pods["metadata"]["labels"];
         let guarded = guarded.filter(|budget| {
-            budget["spec"]["selector"]["matchLabels"] == object["spec"]["selector"]["matchLabels"]
+            let chosen = budget["spec"]["selector"]["matchLabels"].as_mapping();
+            let mut chosen = chosen.expect("labels").iter();
+            chosen.all(|(name, value)| labels[name] == *value)
         });
         assert_eq!(guarded.count(), 1, "{}", name(object));
     }
@@ -314,6 +328,43 @@ fn pods_are_what_the_programs_want() {
     queues.sort();
     expected.sort();
     assert_eq!(queues, expected);
+}
+
+/// Flows of a version go on with workers of that version, so these have a Deployment for each version, which stays when the
+/// next one comes and shares no pods with it.
+#[test]
+fn workers_that_flows_stay_with_are_there_until_somebody_removes_them() {
+    let of = |tag: &str| {
+        let objects = objects(&rendered(&["--set", &format!("image.tag={tag}")]));
+        let works_on_tiers = |object: &Value| {
+            let container = &object["spec"]["template"]["spec"]["containers"][0];
+            let mut variables = container["env"].as_sequence().into_iter().flatten();
+            variables.any(|variable| variable["value"] == workflows::id::TIER_TASK_QUEUE)
+        };
+        let mut found = objects.into_iter().filter(works_on_tiers);
+        let deployment = found.next().expect("a worker of the queue alone");
+        assert!(found.next().is_none());
+        deployment
+    };
+    let (old, new) = (of("abc1234"), of("def5678"));
+    assert_ne!(name(&old), name(&new));
+    let chosen = |deployment: &Value| deployment["spec"]["selector"]["matchLabels"].clone();
+    assert_ne!(chosen(&old), chosen(&new));
+    let policy = &old["metadata"]["annotations"]["helm.sh/resource-policy"];
+    assert_eq!(policy, "keep");
+}
+
+/// What the chart's notes tell to do exists.
+#[test]
+fn its_pods_are_asked_from_outside() {
+    let objects = objects(&rendered(&["--set", "ingress.enabled=true"]));
+    let ingress = objects.iter().find(|object| kind(object) == "Ingress");
+    let paths = &ingress.expect("one")["spec"]["rules"][0]["http"]["paths"];
+    let paths = paths.as_sequence().expect("paths");
+    // What `meed smoke` asks for.
+    for asked in ["/health", "/openapi.json", "/oauth", "/api"] {
+        assert!(paths.iter().any(|path| path["path"] == asked), "{asked}");
+    }
 }
 
 /// No secret is in what is rendered: pods mount them by reference.

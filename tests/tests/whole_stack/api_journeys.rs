@@ -86,7 +86,7 @@ async fn an_event_counts_once_over_http_and_kafka() {
         })
         .await;
     let before = system
-        .published("reward-events", {
+        .await_published("reward-events", 3, {
             let customer = customer.clone();
             move |m| m.key == customer
         })

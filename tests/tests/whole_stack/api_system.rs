@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::Path, sync::OnceLock};
 
 use tests::{
     components::{Components, meed, repository, started_as},
-    system::{System, system_on},
+    system::{System, bring_back, system_on},
 };
 use tokio::sync::Semaphore;
 
@@ -19,8 +19,12 @@ static TURN: Semaphore = Semaphore::const_new(1);
 pub(crate) async fn api_system() -> System {
     static STARTED: OnceLock<&Components> = OnceLock::new();
     let turn = TURN.acquire().await.expect("it is never closed");
-    let components =
-        tokio::task::spawn_blocking(|| *STARTED.get_or_init(|| Box::leak(Box::new(start()))));
+    let components = tokio::task::spawn_blocking(|| {
+        let components = *STARTED.get_or_init(|| Box::leak(Box::new(start())));
+        // A journey that failed may have left them ended or paused.
+        bring_back(&components.stack, &["api", "worker"]);
+        components
+    });
     let components = components.await.expect("the system starts");
     system_on(components, Box::new(turn)).await
 }

@@ -16,7 +16,7 @@ use tests::{
     components::{database, temporal},
     faults::{Fault, Faults, FaultyAwardSteps, FaultyRelaySteps, When},
     redeem_bench::run_worker,
-    system::unique,
+    system::{PATIENCE, unique},
 };
 use workflows::{AwardBatch, Relay, contract::MessageRange};
 
@@ -78,7 +78,7 @@ async fn posting_a_batch_fails_in_every_way_and_counts_once() {
                 .await
                 .unwrap();
             let outcome = tokio::time::timeout(
-                Duration::from_secs(60),
+                PATIENCE,
                 handle.get_result(WorkflowGetResultOptions::default()),
             )
             .await
@@ -122,7 +122,7 @@ async fn the_relay_goes_on_after_failing_and_from_shift_to_shift() {
     client.start_workflow(Relay::run, 0, options).await.unwrap();
     let started = std::time::Instant::now();
     while faults.attempts("publish-outbox") < 6 {
-        assert!(started.elapsed() < Duration::from_secs(60), "it stopped");
+        assert!(started.elapsed() < PATIENCE, "it stopped");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let relay = client.get_workflow_handle::<Relay>(&id);

@@ -28,7 +28,20 @@ fn said(bytes: &[u8]) -> String {
 async fn smoke_checks_a_system_from_end_to_end() {
     let system = system().await;
     let url = system.url("");
-    for more in [&[][..], &["--merchant", "M1"]] {
+    let id = unique("smoke");
+    let scope = "rewards.read rewards.write rewards.redeem";
+    let client = [
+        "clients",
+        "add",
+        "--id",
+        &id,
+        "--all-merchants",
+        "--scope",
+        scope,
+    ];
+    let secret = said(&meed(&system, &client).await.stdout);
+    let client = ["--client", &id, "--secret", secret.trim()];
+    for more in [&[][..], &["--merchant", "M1"], &client] {
         let output = meed(&system, &[&["smoke", "--url", &url], more].concat()).await;
         let (out, err) = (said(&output.stdout), said(&output.stderr));
         assert!(output.status.success(), "{out}{err}");

@@ -251,9 +251,10 @@ async fn metric(system: &System, worker: &str, name: &str) -> Option<f64> {
 #[tokio::test]
 async fn every_worker_measures_what_waits_though_nobody_can_publish() {
     let system = system_alone().await;
-    let customer = system.customer_with(10).await;
-    emptied(&system, "the relay").await;
+    // Too few points for a look at the tier, which would have something to publish of its own.
+    let customer = system.customer_with(1).await;
     let second = Worker::start(&system).await;
+    emptied(&system, "the relay").await;
     let workers = [
         format!(
             "http://{}",
@@ -277,9 +278,15 @@ async fn every_worker_measures_what_waits_though_nobody_can_publish() {
     assert_eq!(system.ended(&id).await["status"], "SUCCESS");
     for worker in &workers {
         system
-            .until("it says that two messages wait", async || {
-                metric(&system, worker, "meed_outbox_waiting_messages").await == Some(2.0)
-            })
+            .until(
+                "it says that what waits does, two messages at least",
+                async || {
+                    // A flow of an earlier journey may end only now, and have something to publish.
+                    let there = waiting(&system).await;
+                    let said = metric(&system, worker, "meed_outbox_waiting_messages").await;
+                    there >= 2 && said == there.to_string().parse().ok()
+                },
+            )
             .await;
         let age = async || metric(&system, worker, "meed_outbox_oldest_age_seconds").await;
         let before = age().await.expect("an age");

@@ -125,6 +125,8 @@ async fn somebody_registers_and_watches_points_arrive() {
             json!({ "meed.name": name }).to_string()
         ])
     );
+    // What is still being opened would complain about being closed.
+    browser.says("#live", "Live").await;
     browser.click("#leave").await;
     browser.find("#entrance-form").await;
     browser.client.refresh().await.expect("it is loaded again");
@@ -170,8 +172,13 @@ async fn staff_read_a_redemptions_story_with_the_keyboard_alone() {
         "redeemRequestId": id, "customerId": customer, "requestedPoints": 250,
         "merchantContext": { "merchantId": "M2", "orderId": "ORD-77" }
     });
+    // The merchant's word comes late enough to be waited for, however slow this machine is.
+    let late = json!({ "mode": "pending-confirm", "callbackDelayMs": 5_000 });
+    system.tell_merchant("M2", &late).await;
     system.redeem(&unique("key"), &redemption).await;
     assert_eq!(system.ended(&id).await["status"], "SUCCESS");
+    let usual = json!({ "mode": "pending-confirm" });
+    system.tell_merchant("M2", &usual).await;
 
     let browser = open(&system, PHONE).await;
     let name = staff(&system).await;

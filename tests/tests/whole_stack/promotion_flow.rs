@@ -1,13 +1,14 @@
 //! Every branch of a claim and of an assignment, every step of them failing, and a ledger that fails
 //! in the middle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::promotion::{AssignmentState, ClaimRefusal, ClaimState};
 use temporalio_client::{WorkflowCancelOptions, WorkflowQueryOptions, WorkflowTerminateOptions};
 use tests::{
     faults::{Fault, When},
     promotion_bench::PromotionBench,
+    system::PATIENCE,
 };
 use workflows::{AssignPromotion, contract::AssignmentView};
 
@@ -193,9 +194,7 @@ async fn taken_back_in_the_middle_it_stops_there() {
         bench.order(900, 0).await;
         let held = held(&bench).await;
         let handle = bench.start_assignment().await;
-        while bench.faults.attempts("assign-players") < 3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        third_step_waits(&bench).await;
         if in_web_ui {
             let cancel = WorkflowCancelOptions::builder().reason("a wish").build();
             handle.cancel(cancel).await.unwrap();
@@ -203,9 +202,7 @@ async fn taken_back_in_the_middle_it_stops_there() {
         } else {
             // The step under way has the job's row, so the wish waits for it.
             tokio::join!(bench.request_cancel(), async {
-                while !is_waited_for(&bench, "%coalesce(cancel_requested_at%").await {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+                until_it_waits(&bench, "%coalesce(cancel_requested_at%").await;
                 held.rollback().await.unwrap();
             });
         }
@@ -228,8 +225,22 @@ async fn held(bench: &PromotionBench) -> store::Transaction {
     held
 }
 
-/// Whether a statement like this waits for a lock.
-async fn is_waited_for(bench: &PromotionBench, statement: &str) -> bool {
+/// Waits until the third step has the job's row and waits for the player's.
+async fn third_step_waits(bench: &PromotionBench) {
+    until_it_waits(bench, "%ORDER BY customer_id FOR UPDATE%").await;
+    assert!(bench.faults.attempts("assign-players") >= 3);
+}
+
+/// Waits until a statement like this waits for a lock.
+async fn until_it_waits(bench: &PromotionBench, statement: &str) {
+    let began = Instant::now();
+    while !it_waits(bench, statement).await {
+        assert!(began.elapsed() < PATIENCE, "{statement} never waited");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn it_waits(bench: &PromotionBench, statement: &str) -> bool {
     let (waiting,): (bool,) = sqlx::query_as(
         "SELECT EXISTS (SELECT FROM pg_stat_activity
                         WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -248,9 +259,7 @@ async fn a_terminated_assignment_goes_on_where_it_stood() {
     bench.order(900, 0).await;
     let held = held(&bench).await;
     let handle = bench.start_assignment().await;
-    while bench.faults.attempts("assign-players") < 3 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    third_step_waits(&bench).await;
     let terminate = WorkflowTerminateOptions::builder().reason("a mistake");
     handle.terminate(terminate.build()).await.unwrap();
     assert_eq!(bench.job().await.assigned, 499);

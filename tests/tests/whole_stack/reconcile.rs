@@ -19,7 +19,7 @@ use temporalio_client::{
 use tests::{
     components::{YEAR_SECONDS, meed, repository, temporal},
     history,
-    system::{System, system_alone, unique},
+    system::{PATIENCE, System, system_alone, unique},
 };
 use workflows::{
     Reconcile, Redeem,
@@ -75,7 +75,7 @@ impl Books {
                 return found;
             }
             assert!(
-                started.elapsed() < Duration::from_secs(90),
+                started.elapsed() < PATIENCE,
                 "no {kind} about {subject} in {document}"
             );
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -115,13 +115,8 @@ impl Books {
     }
 
     async fn tell_merchant(&self, merchant: &str, mode: &str) {
-        let url = format!(
-            "{}/control/merchants/{merchant}",
-            self.system.components.env["PARTNERS_URL"]
-        );
-        let told = self.system.http.put(url).json(&json!({ "mode": mode }));
-        let answer = told.send().await.expect("the partners answer");
-        assert!(answer.status().is_success());
+        let how = json!({ "mode": mode });
+        self.system.tell_merchant(merchant, &how).await;
     }
 
     /// Speaks with a merchant behind Meed's back, in Meed's name.
@@ -206,7 +201,7 @@ async fn pass_over(system: &System, messages: &[(&str, &str, Value)]) {
             .set("enable.auto.commit", "false")
             .create()
             .expect("a consumer");
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(60);
         let mut list = TopicPartitionList::new();
         for topic in topics {
             let metadata = consumer.fetch_metadata(Some(&topic), limit).expect("told");
@@ -590,7 +585,7 @@ async fn merchants_that_say_otherwise_are_found() {
         if outcome(&document, "partners")["notCompared"].as_u64() > Some(0) {
             break document;
         }
-        assert!(started.elapsed() < Duration::from_secs(90), "{document}");
+        assert!(started.elapsed() < PATIENCE, "{document}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     assert_eq!(finding(&document, "POINTS_WITHOUT_DELIVERY", &paid), None);
@@ -606,7 +601,7 @@ async fn merchants_that_say_otherwise_are_found() {
     );
     let voided = books.speak("M6", &format!("/{undecided}/void"), None).await;
     assert_eq!(voided["status"], "VOIDED");
-    let undecided_now: Vec<Value> = books.book("M6").await;
+    let undecided_now: Vec<Value> = system.merchant_book("M6").await;
     let mine = undecided_now
         .iter()
         .find(|r| r["redeemRequestId"] == undecided.as_str())
@@ -625,18 +620,6 @@ async fn merchants_that_say_otherwise_are_found() {
     );
     system.assert_ledger_agrees().await;
     books.agree(&[&paid, &delivered, &undecided]).await;
-}
-
-impl Books {
-    async fn book(&self, merchant: &str) -> Vec<Value> {
-        let url = format!(
-            "{}/control/merchants/{merchant}/book",
-            self.system.components.env["PARTNERS_URL"]
-        );
-        let answer = self.system.http.get(url).send().await;
-        let answer = answer.expect("the partners answer");
-        answer.json().await.expect("a book")
-    }
 }
 
 #[tokio::test]

@@ -84,7 +84,11 @@ async fn a_silent_partner_is_voided_before_points_go_back() {
 #[tokio::test]
 async fn a_partner_that_fails_for_a_while_is_asked_again() {
     let bench = RedeemBench::new(json!({ "mode": "flaky", "times": 3 })).await;
-    assert_eq!(bench.redeem("R1", 200, SHORT).await.state, State::Success);
+    let patient = RedeemLimits {
+        confirm_within_ms: 30_000,
+        ..SHORT
+    };
+    assert_eq!(bench.redeem("R1", 200, patient).await.state, State::Success);
     bench.assert_promises("flaky").await;
 }
 
@@ -202,7 +206,7 @@ async fn a_callback_that_was_stored_but_never_signalled_is_read_before_giving_up
             "R1",
             100,
             RedeemLimits {
-                callback_within_ms: 800,
+                callback_within_ms: 3_000,
                 ..SHORT
             },
         )
@@ -347,22 +351,33 @@ async fn every_step_fails_in_turn() {
     ];
     let mut runs = Vec::new();
     for (partner, steps) in stories {
-        for step in steps {
+        for &step in steps {
             for when in [When::Before, When::After] {
                 for times in [1, 9] {
                     runs.push(async move {
                         let context = format!("{partner}, {step} fails {times} times {when:?}");
                         let bench = RedeemBench::new(mode(partner)).await;
                         bench.faults.set(Fault { step, when, times });
+                        // Only where the merchant is not reached for long does the time for it run
+                        // out; elsewhere there is enough on any machine.
+                        let patient = !(step == "confirm-with-partner" && times == 9);
                         let limits = RedeemLimits {
+                            confirm_within_ms: if patient {
+                                120_000
+                            } else {
+                                SHORT.confirm_within_ms
+                            },
                             callback_within_ms: 300,
                             ..SHORT
                         };
                         let view = bench.redeem("R1", 200, limits).await;
                         assert!(view.state.is_final(), "{context}: {view:?}");
                         let attempts = bench.faults.attempts(step);
-                        assert!(attempts > 1, "{context}: {attempts} attempts");
-                        if partner == "confirm" && times == 1 {
+                        assert!(
+                            attempts > u32::from(patient),
+                            "{context}: {attempts} attempts"
+                        );
+                        if patient && partner == "confirm" {
                             assert_eq!(view.state, State::Success, "{context}");
                         }
                         if partner != "confirm" {

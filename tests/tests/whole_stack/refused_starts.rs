@@ -41,7 +41,7 @@ fn scratch(name: &str, text: &str) -> String {
 
 #[tokio::test]
 async fn what_cannot_start_says_why() {
-    system().await;
+    let _system = system().await;
     tokio::task::spawn_blocking(|| {
         let config = std::fs::read_to_string(repository().join("meed.toml")).expect("meed.toml");
         for program in ["meed-worker", "meed-api"] {

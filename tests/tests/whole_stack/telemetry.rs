@@ -360,12 +360,19 @@ fn logs(system: &System, secrets: &[String], id: &str, customer: &str, trace: &s
             }
         }
     }
-    let of_request = read("api").lines().any(|line| {
-        let line: Value = serde_json::from_str(line).expect("JSON");
+    let answered: Vec<Value> = read("api")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &Value| line["message"] == "answered")
+        .collect();
+    for line in &answered {
+        assert!(line["request_id"].is_string(), "of which request? {line}");
+        assert!(line["trace_id"].is_string(), "of which trace? {line}");
+    }
+    let of_request = answered.iter().any(|line| {
         line["redeem_request_id"] == id
             && line["customer_id"] == customer
             && line["trace_id"] == trace
-            && line["request_id"].is_string()
             && line["status"] == 202
     });
     assert!(of_request, "the request has its line with all its ids");

@@ -9,7 +9,7 @@ use tests::{
 };
 use workflows::contract::TierOutcome;
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(600);
 
 #[tokio::test]
 async fn acknowledged() {

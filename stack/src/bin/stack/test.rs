@@ -1,11 +1,12 @@
-//! `test`: the plan's steps in order, each timed, and a table of them at the end.
+//! `test`: the plan's steps in order, each timed. What failed is shown again at the end, with a table of the steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
+use std::iter;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,14 @@ use stack::{Plan, Progress, Stack, TestStep, places, provision, toolchain};
 
 use crate::{repository_command, used_components};
 
+/// How much of a test that failed is shown again.
+const SHOWN_LINES: usize = 60;
+/// How long a command that has ended may stay silent before nothing more is expected of it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 enum Outcome {
     Passed,
-    Failed(String),
+    Failed { why: String, tests: Vec<String> },
     Skipped(String),
     NotReached,
 }
@@ -52,17 +58,18 @@ pub(crate) fn test(plan: &Plan, suite_name: &str) -> Result<ExitCode> {
     for step in steps {
         if results
             .iter()
-            .any(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)))
+            .any(|(_, outcome, _)| matches!(outcome, Outcome::Failed { .. }))
         {
             results.push((step, Outcome::NotReached, Duration::ZERO));
             continue;
         }
         let begun = Instant::now();
         eprintln!("\n── {}: {}", step.name, step.command.join(" "));
-        let outcome = bench
-            .run(step)
-            .unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-        if let Outcome::Failed(why) | Outcome::Skipped(why) = &outcome {
+        let outcome = bench.run(step).unwrap_or_else(|error| Outcome::Failed {
+            why: format!("{error:#}"),
+            tests: Vec::new(),
+        });
+        if let Outcome::Failed { why, .. } | Outcome::Skipped(why) = &outcome {
             eprintln!("── {}: {why}", step.name);
         }
         results.push((step, outcome, begun.elapsed()));
@@ -93,12 +100,17 @@ fn print_table(
         .map(|(step, ..)| step.name.chars().count())
         .max()
         .unwrap_or(0);
+    for (_, outcome, _) in results {
+        if let Outcome::Failed { tests, .. } = outcome {
+            tests.iter().for_each(|test| println!("\n{test}"));
+        }
+    }
     println!("\n./dev test {suite}");
     let mut code = ExitCode::SUCCESS;
     for (step, outcome, took) in results {
         let (word, note) = match outcome {
             Outcome::Passed => ("passed", ""),
-            Outcome::Failed(why) => {
+            Outcome::Failed { why, .. } => {
                 code = ExitCode::FAILURE;
                 ("FAILED", why.lines().next().unwrap_or_default())
             }
@@ -201,23 +213,24 @@ impl<'a> Bench<'a> {
                 .map(|(name, value)| (OsString::from(name), OsString::from(value))),
         );
         command.stdin(Stdio::null());
-        let Some(unavailable) = &step.unavailable else {
-            let status = command
-                .status()
-                .with_context(|| format!("`{}` cannot be run", step.command[0]))?;
-            return Ok(if status.success() {
-                Outcome::Passed
-            } else {
-                Outcome::Failed(status.to_string())
-            });
-        };
-        let (passed, said) = run_listening(&mut command)?;
-        Ok(if passed {
-            Outcome::Passed
-        } else if said.contains(&unavailable.says) {
-            Outcome::Skipped(unavailable.because.clone())
+        let unavailable = step.unavailable.as_ref();
+        let (status, said) = if step.tests || unavailable.is_some() {
+            run_listening(&mut command)?
         } else {
-            Outcome::Failed("it did not pass".into())
+            let program = &step.command[0];
+            let status = command.status();
+            let status = status.with_context(|| format!("`{program}` cannot be run"))?;
+            (status, String::new())
+        };
+        Ok(if status.success() {
+            Outcome::Passed
+        } else if let Some(known) = unavailable.filter(|known| said.contains(&known.says)) {
+            Outcome::Skipped(known.because.clone())
+        } else {
+            Outcome::Failed {
+                why: status.to_string(),
+                tests: failed_tests(&said),
+            }
         })
     }
 
@@ -246,39 +259,93 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Runs a command, passes its output on, and keeps it.
-fn run_listening(command: &mut Command) -> Result<(bool, String)> {
+/// Runs a command, passes its output on, and keeps it. What a process that it left behind says is
+/// not waited for.
+fn run_listening(command: &mut Command) -> Result<(ExitStatus, String)> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("`{program}` cannot be run"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (sender, receiver) = mpsc::channel();
-    let said = thread::scope(|scope| {
-        let listen = |stream: Option<Box<dyn Read + Send>>| {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                for line in stream
-                    .into_iter()
-                    .flat_map(|stream| BufReader::new(stream).lines())
-                    .map_while(Result::ok)
-                {
-                    sender.send(line).ok();
-                }
-            });
-        };
-        listen(stdout.map(|stream| Box::new(stream) as _));
-        listen(stderr.map(|stream| Box::new(stream) as _));
-        drop(sender);
-        let mut said = String::new();
-        for line in receiver {
-            writeln!(std::io::stderr(), "{line}").ok();
-            said.push_str(&line);
-            said.push('\n');
-        }
-        said
+    let listen = |stream: Option<Box<dyn Read + Send>>, pass_on: fn(&str)| {
+        let sender = sender.clone();
+        let lines = stream.map(|stream| BufReader::new(stream).split(b'\n'));
+        thread::spawn(move || {
+            for line in lines.into_iter().flatten().map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                pass_on(&line);
+                sender.send(line).ok();
+            }
+        });
+    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    listen(stdout.map(|stream| Box::new(stream) as _), |line| {
+        println!("{line}");
     });
-    Ok((child.wait()?.success(), said))
+    listen(stderr.map(|stream| Box::new(stream) as _), |line| {
+        eprintln!("{line}");
+    });
+    drop(sender);
+    let mut said = String::new();
+    let mut ended = None;
+    loop {
+        match receiver.recv_timeout(LAST_WORDS) {
+            Ok(line) => said.extend([line.as_str(), "\n"]),
+            Err(RecvTimeoutError::Timeout) if ended.is_none() => ended = child.try_wait()?,
+            Err(_) => break,
+        }
+    }
+    Ok((child.wait()?, said))
+}
+
+/// The reports of the tests that failed, as `cargo test` prints them, each with its first lines.
+fn failed_tests(said: &str) -> Vec<String> {
+    let mut tests: Vec<Vec<&str>> = Vec::new();
+    let mut lines = said.lines();
+    while let Some(line) = lines.next() {
+        if !(line.starts_with("---- ") && line.ends_with(" ----")) {
+            continue;
+        }
+        let report = lines.clone().take_while(|line| {
+            !line.starts_with("---- ") && *line != "failures:" && *line != "stack backtrace:"
+        });
+        tests.push(iter::once(line).chain(report.take(SHOWN_LINES)).collect());
+    }
+    tests
+        .iter()
+        .map(|test| test.join("\n").trim_end().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_shown_again_without_what_passed() {
+        let said = "running 3 tests\ntest a ... ok\ntest b ... FAILED\n\nfailures:\n\n\
+            ---- b stdout ----\n\nthread 'b' panicked at b.rs:1:\nit is 2\nstack backtrace:\n   0: f\n\n\
+            ---- c stdout ----\nit is 3\n\n\nfailures:\n    b\n    c\n\ntest result: FAILED.";
+        assert_eq!(
+            failed_tests(said),
+            [
+                "---- b stdout ----\n\nthread 'b' panicked at b.rs:1:\nit is 2",
+                "---- c stdout ----\nit is 3"
+            ]
+        );
+        assert!(failed_tests("test a ... ok").is_empty());
+    }
+
+    #[test]
+    fn a_command_is_heard_to_its_end_and_what_it_leaves_behind_is_not() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 5 & echo out; echo err >&2; exit 3"]);
+        let (status, said) = run_listening(&mut command).expect("it runs");
+        assert_eq!(status.code(), Some(3));
+        let mut lines: Vec<&str> = said.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["err", "out"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Flows that somebody has terminated or reset in the Web UI: they go on from their rows, and what
 //! they do is done once.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use temporalio_client::{
     Client, NamespacedClient, UntypedWorkflow, WorkflowFetchHistoryOptions,
     WorkflowGetResultOptions, WorkflowTerminateOptions, tonic::IntoRequest,
@@ -58,15 +58,6 @@ async fn reset(client: &Client, id: &str) {
         .reset_workflow_execution(request.into_request())
         .await
         .unwrap_or_else(|error| panic!("{id} is reset: {error}"));
-}
-
-async fn tell_merchant(system: &System, merchant: &str, how: Value) {
-    let url = format!(
-        "{}/control/merchants/{merchant}",
-        system.components.env["PARTNERS_URL"]
-    );
-    let told = system.http.put(url).json(&how).send().await;
-    assert_eq!(told.expect("the merchants answer").status(), 200);
 }
 
 async fn redeem(system: &System, customer: &str, merchant: &str) -> String {
@@ -153,7 +144,9 @@ async fn a_terminated_redemption_goes_on_from_where_its_row_stands() {
     let client = temporal_of(system.components).await;
     let (reserved_of, customer) = tokio::join!(system.customer_with(1), system.customer_with(1));
     hold_back(&system, &reserved_of).await;
-    tell_merchant(&system, "M5", json!({ "mode": "silent" })).await;
+    system
+        .tell_merchant("M5", &json!({ "mode": "silent" }))
+        .await;
     let reserved = redeem(&system, &reserved_of, "M1").await;
     let confirming = redeem(&system, &customer, "M5").await;
     let awaiting = redeem(&system, &customer, "M6").await;
@@ -164,7 +157,9 @@ async fn a_terminated_redemption_goes_on_from_where_its_row_stands() {
         terminate(&client, id).await;
     }
     let_go(&system).await;
-    tell_merchant(&system, "M5", json!({ "mode": "confirm" })).await;
+    system
+        .tell_merchant("M5", &json!({ "mode": "confirm" }))
+        .await;
     called_back(&system, &awaiting).await;
     for id in [&reserved, &confirming, &awaiting] {
         let view = system.ended(id).await;

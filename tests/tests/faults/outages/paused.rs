@@ -86,24 +86,24 @@ async fn an_api_that_wakes_after_its_word_with_the_merchant_was_taken_over_chang
     let system = breakable().await;
     let customer = system.customer_with(1).await;
     // The merchant takes its time: the quick attempt is over, the patient one is under way.
-    let control = format!(
-        "{}/control/merchants/M1",
-        system.components.env["PARTNERS_URL"]
-    );
-    let slow = json!({ "mode": "slow", "delayMs": 3_000 });
-    let told = system.http.put(&control).json(&slow).send().await;
-    assert_eq!(told.expect("the merchants answer").status(), 200);
+    let slow = json!({ "mode": "slow", "delayMs": 4_500 });
+    system.tell_merchant("M1", &slow).await;
     let (kept, taken_back) = (unique("R"), unique("R"));
     for id in [&kept, &taken_back] {
         let body = redemption(id, &customer, 10, "M1");
         assert_eq!(system.redeem(id, &body).await.status(), 202);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    for id in [&kept, &taken_back] {
-        let (_, view) = system.get(&format!("/api/v1/redeem/{id}")).await;
-        assert_eq!(view["status"], "CONFIRMING", "{view}");
-    }
     let token = system.token("paused", "rewards.redeem").await;
+    for id in [&kept, &taken_back] {
+        system
+            .until("the merchant is asked", async || {
+                let (_, view) = system.get(&format!("/api/v1/redeem/{id}")).await;
+                view["status"] == "CONFIRMING"
+            })
+            .await;
+    }
+    // Longer than the quick attempt.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     system.blow("api", Blow::Pause).await;
     let second = system.start_second("api").await;
     let cancel = system
@@ -115,8 +115,7 @@ async fn an_api_that_wakes_after_its_word_with_the_merchant_was_taken_over_chang
         .await;
     assert_eq!(cancel.expect("the second api answers").status(), 202);
     let confirm = json!({ "mode": "confirm" });
-    let told = system.http.put(&control).json(&confirm).send().await;
-    assert_eq!(told.expect("the merchants answer").status(), 200);
+    system.tell_merchant("M1", &confirm).await;
     let ended = async |id: &str| {
         let url = format!("{second}/api/v1/redeem/{id}");
         let answer = system.http.get(url).bearer_auth(&token).send().await;
@@ -139,8 +138,7 @@ async fn an_api_that_wakes_after_its_word_with_the_merchant_was_taken_over_chang
     let view = system.ended(&taken_back).await;
     assert_eq!(view["reason"], "CANCELLED", "{view}");
     assert_eq!(system.available(&customer).await, Some(90));
-    let book = system.http.get(format!("{control}/book")).send().await;
-    let book: Vec<serde_json::Value> = book.expect("the book").json().await.expect("JSON");
+    let book = system.merchant_book("M1").await;
     for (id, status) in [(&kept, "CONFIRMED"), (&taken_back, "VOIDED")] {
         let entry = book.iter().find(|entry| entry["redeemRequestId"] == **id);
         assert_eq!(entry.expect("it is booked")["status"], status);
