@@ -137,7 +137,8 @@ pub enum Attempt {
     /// A short try on the side: only while the merchant has a place free, and its running out of
     /// time says nothing about the merchant.
     Quick(Duration),
-    /// As long as the request may take, or until its attempt is given up; waits for a place.
+    /// As long as the request may take, or until its attempt is given up; waits for a place, half
+    /// of that time at most.
     Patient(Option<Duration>),
 }
 
@@ -308,14 +309,14 @@ impl Partners {
             Attempt::Quick(within) | Attempt::Patient(Some(within)) => within.min(self.timeout),
             Attempt::Patient(None) => self.timeout,
         };
-        // Waiting for a place and the request together.
+        // Waiting for a place and the request together; at least half of it is for the request.
         let until = Instant::now() + limit;
         let busy = || PartnerError::Busy {
             merchant: id.clone(),
         };
         let _place = match attempt {
             Attempt::Quick(_) => merchant.bulkhead.try_acquire().map_err(|_| busy())?,
-            Attempt::Patient(_) => tokio::time::timeout(limit, merchant.bulkhead.acquire())
+            Attempt::Patient(_) => tokio::time::timeout(limit / 2, merchant.bulkhead.acquire())
                 .await
                 .map_err(|_| busy())?
                 .map_err(|_| busy())?,
@@ -381,7 +382,8 @@ impl Partners {
         drop(span.entered());
         match &answer {
             Ok(_) => merchant.circuit.on_success(),
-            Err(PartnerError::Lost { .. }) if matches!(attempt, Attempt::Quick(_)) => {}
+            // Who has less time than that says nothing about the merchant.
+            Err(PartnerError::Lost { .. }) if left < self.timeout / 2 => {}
             Err(_) => merchant.circuit.on_error(),
         }
         answer
@@ -488,6 +490,8 @@ fn understand(question: Question, status: StatusCode, body: &[u8]) -> Said {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -531,6 +535,43 @@ mod tests {
             understand(Status, StatusCode::NOT_FOUND, b"nothing here"),
             Said::Unknown { status: 404 }
         );
+    }
+
+    /// Who gets a place late has the time for a request all the same, or has not waited for it so
+    /// long.
+    #[tokio::test]
+    async fn a_merchant_that_is_busy_but_well_keeps_its_circuit_closed() {
+        const THINKS: Duration = Duration::from_millis(2_500);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 4_096];
+                    let _ = connection.read(&mut request).await;
+                    tokio::time::sleep(THINKS).await;
+                    let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 22\r\n\r\n\
+                                  {\"status\":\"CONFIRMED\"}";
+                    let _ = connection.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        let merchant = MerchantId::new("M1").unwrap();
+        let settings = MerchantSettings {
+            base_url: format!("http://{address}"),
+            signing_key: "key".into(),
+            max_concurrent: 1,
+            failure_threshold: 1,
+        };
+        let partners = Partners::new([(merchant.clone(), settings)], "", THINKS * 8 / 5).unwrap();
+        let id = RedeemRequestId::new("R1").unwrap();
+        let asked = [(); 4].map(|()| partners.status(&merchant, &id));
+        let mut said = futures::future::join_all(asked).await;
+        said.push(partners.status(&merchant, &id).await);
+        let answered = |said: &Result<Said, _>| matches!(said, Ok(Said::Confirmed { .. }));
+        assert!(answered(&said[0]) && answered(&said[4]), "{said:?}");
+        let waited = |said: &Result<Said, _>| matches!(said, Err(PartnerError::Busy { .. }));
+        assert!(said[1..4].iter().all(waited), "{said:?}");
     }
 
     #[test]

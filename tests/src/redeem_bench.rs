@@ -308,7 +308,7 @@ impl RedeemBench {
     /// Waits until the row is as wanted.
     ///
     /// # Panics
-    /// When it is not within ten seconds.
+    /// When it is not in time.
     pub async fn row_until(&self, id: &str, wanted: impl Fn(&Redemption) -> bool) -> Redemption {
         for _ in 0..10_000 {
             let row = self.row(id).await;

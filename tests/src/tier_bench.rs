@@ -196,7 +196,7 @@ impl TierBench {
     /// Waits for the notification's event and answers its callback, as the api does.
     ///
     /// # Panics
-    /// When there is no event within ten seconds.
+    /// When there is no event in time.
     pub async fn acknowledge(&self, handle: &Handle, success: bool) {
         for _ in 0..10_000 {
             if let [event] = self.events().await.as_slice() {

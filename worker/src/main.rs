@@ -185,20 +185,33 @@ async fn run() -> anyhow::Result<()> {
             Ok(())
         }
     });
+    // What is done once for all is not done by workers that are there for pinned flows alone: they may be of a version
+    // that was released before, or taken back.
+    let queues = &shared.settings.worker.task_queues;
+    let for_all = queues.iter().any(|queue| *queue != id::TIER_TASK_QUEUE);
     let starters = tokio::spawn({
         let (starters, stop) = (starters(&shared), stop_intake.clone());
-        async move { Box::pin(starters.run(&stop)).await }
+        async move {
+            if for_all {
+                Box::pin(starters.run(&stop)).await;
+            }
+        }
     });
     let upkeep = tokio::spawn({
         let (pool, stop) = (shared.pool.clone(), stop_intake.clone());
         let flows = shared.flows.clone();
         async move {
-            tokio::join!(
-                gauges::run(&pool, &flows, &stop),
-                reconcile::watch(&pool, &stop),
-                sealer::seal(&pool, &stop),
-                keep_ranking(ranking.as_ref(), &stop),
-            );
+            let measured = gauges::run(&pool, &flows, &stop);
+            if for_all {
+                tokio::join!(
+                    measured,
+                    reconcile::watch(&pool, &stop),
+                    sealer::seal(&pool, &stop),
+                    keep_ranking(ranking.as_ref(), &stop),
+                );
+            } else {
+                measured.await;
+            }
         }
     });
     tracing::info!(

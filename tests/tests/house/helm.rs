@@ -330,28 +330,54 @@ fn pods_are_what_the_programs_want() {
     assert_eq!(queues, expected);
 }
 
-/// Flows of a version go on with workers of that version, so these have a Deployment for each version, which stays when the
-/// next one comes and shares no pods with it.
+/// Flows of a version go on with workers of that version, so these have a Deployment for each version, with the configuration
+/// of that version, which stays when the next one comes and shares no pods with it.
 #[test]
 fn workers_that_flows_stay_with_are_there_until_somebody_removes_them() {
     let of = |tag: &str| {
         let objects = objects(&rendered(&["--set", &format!("image.tag={tag}")]));
-        let works_on_tiers = |object: &Value| {
+        let works_on_tiers = |object: &&Value| {
             let container = &object["spec"]["template"]["spec"]["containers"][0];
             let mut variables = container["env"].as_sequence().into_iter().flatten();
             variables.any(|variable| variable["value"] == workflows::id::TIER_TASK_QUEUE)
         };
-        let mut found = objects.into_iter().filter(works_on_tiers);
-        let deployment = found.next().expect("a worker of the queue alone");
+        let mut found = objects.iter().filter(works_on_tiers);
+        let deployment = found.next().expect("a worker of the queue alone").clone();
         assert!(found.next().is_none());
-        deployment
+        let volumes = &deployment["spec"]["template"]["spec"]["volumes"];
+        let maps = volumes.as_sequence().expect("volumes").iter();
+        let maps: Vec<String> = maps
+            .filter_map(|volume| volume["configMap"]["name"].as_str().map(str::to_owned))
+            .collect();
+        assert_eq!(maps.len(), 2);
+        let kept = objects.iter().filter(|object| {
+            let its = kind(object) == "ConfigMap" && maps.iter().any(|map| map == name(object));
+            its || works_on_tiers(object)
+        });
+        let kept: Vec<&Value> = kept.collect();
+        assert_eq!(kept.len(), 3);
+        let labels = &deployment["metadata"]["labels"];
+        for object in kept {
+            let policy = &object["metadata"]["annotations"]["helm.sh/resource-policy"];
+            assert_eq!(policy, "keep", "{}", name(object));
+            // By which the operator removes all of it.
+            for label in ["component", "version"].map(|label| format!("app.kubernetes.io/{label}")) {
+                assert_eq!(object["metadata"]["labels"][&label], labels[&label]);
+            }
+        }
+        (deployment, maps)
     };
-    let (old, new) = (of("abc1234"), of("def5678"));
-    assert_ne!(name(&old), name(&new));
-    let chosen = |deployment: &Value| deployment["spec"]["selector"]["matchLabels"].clone();
-    assert_ne!(chosen(&old), chosen(&new));
-    let policy = &old["metadata"]["annotations"]["helm.sh/resource-policy"];
-    assert_eq!(policy, "keep");
+    let long = "2026-11-28-a-release-with-a-long-name";
+    for (old, new) in [
+        ("abc1234".to_owned(), "def5678".to_owned()),
+        (format!("{long}-1"), format!("{long}-2")),
+    ] {
+        let ((old, old_maps), (new, new_maps)) = (of(&old), of(&new));
+        assert_ne!(name(&old), name(&new));
+        let chosen = |deployment: &Value| deployment["spec"]["selector"]["matchLabels"].clone();
+        assert_ne!(chosen(&old), chosen(&new));
+        assert!(old_maps.iter().all(|map| !new_maps.contains(map)));
+    }
 }
 
 /// What the chart's notes tell to do exists.

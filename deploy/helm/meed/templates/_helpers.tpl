@@ -33,6 +33,31 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 {{- end }}
 
+{{/* The configuration and the rules as objects: `name` is what they begin with, `labels` and `annotations` what they get. */}}
+{{- define "meed.configMaps" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .name }}-config
+  labels: {{- .labels | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+data:
+  meed.toml: {{ include "meed.config" .root | quote }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .name }}-programme
+  labels: {{- .labels | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+data:
+  programme.toml: {{ required "programme.file: the rules, with --set-file programme.file=programme.toml" .root.Values.programme.file | quote }}
+{{- end }}
+
 {{- define "meed.config" -}}
 {{ .Values.config | default (.Files.Get "files/meed.toml") }}
 {{- end }}
