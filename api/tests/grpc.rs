@@ -201,25 +201,47 @@ async fn a_transaction_that_makes_no_sense_is_refused() {
     assert_eq!(served.api.count(nothing).await, 0);
 }
 
+/// Whether nothing is said of what became of it.
+fn is_given_up(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable
+    )
+}
+
 #[tokio::test]
 async fn a_hundred_at_once_are_one_and_never_below_zero() {
     let served = served(None).await;
     let channel = served.channel().await;
     let add = |request: AddTransactionRequest| {
         let mut client = TransactionsClient::new(channel.clone());
-        async move { client.add_transaction(request).await }
+        async move {
+            // Where the machine is slow, one that waits behind the others is given up. It may have
+            // been posted, so it comes again with its id.
+            for _ in 0..20 {
+                match client.add_transaction(request.clone()).await {
+                    Err(status) if is_given_up(&status) => {}
+                    answer => return answer,
+                }
+            }
+            client.add_transaction(request).await
+        }
     };
     let same = (0..100).map(|_| add(credit("T1", "10")));
     let same = futures::future::join_all(same).await;
     let new = same
         .iter()
         .filter(|answer| answer.as_ref().is_ok_and(|a| !a.get_ref().repeated));
-    assert_eq!(new.count(), 1);
+    // The answer that said so may be one that did not come.
+    assert!(new.count() <= 1, "{same:?}");
     assert!(same.iter().all(Result::is_ok), "{same:?}");
+    let transactions = "SELECT count(*) FROM transactions";
+    assert_eq!(served.api.count(transactions).await, 1);
     let debits = (0..20).map(|n| add(debit(&format!("D{n}"), "3")));
     let debits = futures::future::join_all(debits).await;
     let posted = debits.iter().filter(|answer| answer.is_ok()).count();
     assert_eq!(posted, 3, "ten points are three times three");
+    assert_eq!(served.api.count(transactions).await, 1 + 3);
     assert_eq!(served.api.count("SELECT available FROM customers").await, 1);
 }
 

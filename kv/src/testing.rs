@@ -2,8 +2,11 @@
 
 use std::{
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// How long it may take to start.
+const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// A Redis of the test's own; it ends with this. The tests need the program `redis-server`.
 pub struct RedisServer {
@@ -49,18 +52,16 @@ impl RedisServer {
     }
 
     async fn answers(&mut self) {
-        for _ in 0..300 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", self.port))
-                .await
-                .is_ok()
-            {
-                return;
-            }
+        let deadline = Instant::now() + START_WITHIN;
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .is_err()
+        {
             let ended = self.process.try_wait().expect("it is a child");
             assert!(ended.is_none(), "redis-server has ended");
+            assert!(Instant::now() < deadline, "redis-server does not answer");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("redis-server does not answer");
     }
 
     /// Ends it.

@@ -92,7 +92,7 @@ impl World {
     /// The view of another process on the same Redis.
     fn another(&self, max_lag: Duration) -> Arc<Ranking> {
         let url = self.redis.as_ref().unwrap().url();
-        let redis = Redis::at(&url, Duration::from_secs(5)).unwrap();
+        let redis = Redis::at(&url, Duration::from_secs(60)).unwrap();
         let pool = self.database.pool.clone();
         Arc::new(Ranking::in_redis(pool, redis, options(max_lag)))
     }

@@ -17,8 +17,8 @@ use crate::{
     signature::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign},
 };
 
-/// How long a callback is repeated.
-const DELIVERY_LIMIT: Duration = Duration::from_mins(1);
+/// How long a callback is repeated: longer than Meed waits for it.
+const DELIVERY_LIMIT: Duration = Duration::from_mins(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 

@@ -6,12 +6,15 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use stack::probe::{self, PostgresAddress};
 use stack::{Component, Health, Service, Stack};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(180);
+/// How long a probe is repeated, which gives up after two seconds each time.
+const PROBED_FOR: Duration = Duration::from_secs(60);
 
 /// The first of four blocks of ports.
 fn port_base() -> u16 {
@@ -49,6 +52,23 @@ fn health(stack: &Stack, name: &str) -> Health {
         .health
 }
 
+/// Repeats a probe until it succeeds.
+fn until_well(probe: impl Fn() -> anyhow::Result<()>) {
+    let deadline = Instant::now() + PROBED_FOR;
+    while let Err(error) = probe() {
+        assert!(Instant::now() < deadline, "{error:#}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn until_health(stack: &Stack, name: &str, expected: &Health) {
+    until_well(|| {
+        let health = health(stack, name);
+        anyhow::ensure!(health == *expected, "{name} is {health:?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn each_component_comes_back_after_a_kill() {
     let dir = data_dir("all");
@@ -60,7 +80,7 @@ fn each_component_comes_back_after_a_kill() {
         .start()
         .unwrap();
     for name in ["postgres", "kafka", "temporal", "temporal-ui"] {
-        assert_eq!(health(&stack, name), Health::Ready, "{name}");
+        until_health(&stack, name, &Health::Ready);
     }
     // A workflow has an entry only in the indexes of attributes that it has a value for.
     let entered_always = "SELECT i.indexrelid::regclass FROM pg_index AS i
@@ -79,7 +99,7 @@ fn each_component_comes_back_after_a_kill() {
     assert!(probe::kafka_answers(kafka).is_err());
     assert!(!stack.is_running("kafka"));
     stack.restart("kafka").unwrap();
-    probe::kafka_answers(kafka).unwrap();
+    until_well(|| probe::kafka_answers(kafka));
 
     stack.kill("postgres").unwrap();
     assert_eq!(health(&stack, "postgres"), Health::Ended("killed".into()));
@@ -91,10 +111,10 @@ fn each_component_comes_back_after_a_kill() {
     stack.kill("temporal").unwrap();
     assert!(probe::http_answers(&namespace).is_err());
     stack.restart("temporal").unwrap();
-    probe::http_answers(&namespace).unwrap();
+    until_well(|| probe::http_answers(&namespace));
 
     stack.pause("postgres").unwrap();
-    assert_eq!(health(&stack, "postgres"), Health::Paused);
+    until_health(&stack, "postgres", &Health::Paused);
     stack.resume("postgres").unwrap();
     stack.wait_ready("postgres", LIMIT).unwrap();
 

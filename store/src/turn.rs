@@ -51,6 +51,8 @@ pub async fn take(pool: &PgPool, duty: Duty) -> Result<Option<Turn>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[tokio::test]
@@ -73,16 +75,14 @@ mod tests {
         );
         drop(turn);
         // The rollback is sent when the connection is next used, so the next turn may take a moment.
-        for _ in 0..100 {
-            if take(pool, Duty::StartRedemptions)
-                .await
-                .expect("asked")
-                .is_some()
-            {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while take(pool, Duty::StartRedemptions)
+            .await
+            .expect("asked")
+            .is_none()
+        {
+            assert!(Instant::now() < deadline, "the turn never ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the turn never ended");
     }
 }

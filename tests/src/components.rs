@@ -1,9 +1,16 @@
 //! PostgreSQL, Kafka and Temporal, started once for all tests of a process.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    process::{Command, Output},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use stack::{Plan, Stack, StackBuilder};
-use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions};
+use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions, RetryOptions};
+
+use crate::system::PATIENCE;
 
 /// Where the tests' own block of ports begins when nobody says.
 const PORT_BASE: u16 = 26_000;
@@ -71,7 +78,7 @@ pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) 
         "--ranking-every-seconds",
         &yearly,
     ];
-    meed(&env, &apply);
+    set_up(&env, &apply);
     Components { stack, env }
 }
 
@@ -81,6 +88,22 @@ pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) 
 /// When `dev.toml` cannot be read.
 pub fn plan() -> Plan {
     Plan::load(&repository().join("dev.toml")).expect("dev.toml is readable")
+}
+
+/// The configuration of the dev profile with these changes.
+///
+/// # Panics
+/// When it has no such line to change.
+pub fn configuration(changes: &[(&str, &str)]) -> String {
+    let root = repository();
+    let mut text = std::fs::read_to_string(root.join("meed.toml")).expect("meed.toml");
+    let rules = root.join("programme.toml").display().to_string();
+    let rules = ("\"programme.toml\"", &*format!("{rules:?}"));
+    for (from, to) in [&[rules], changes].concat() {
+        assert!(text.contains(from), "meed.toml has no {from}");
+        text = text.replacen(from, to, 1);
+    }
+    text
 }
 
 /// The root of the repository.
@@ -111,8 +134,13 @@ pub async fn temporal() -> Client {
 /// When it does not answer.
 pub async fn temporal_of(components: &Components) -> Client {
     let address = format!("http://{}", components.env["TEMPORAL_ADDRESS"]);
+    let patient = RetryOptions::builder()
+        .max_elapsed_time(Some(PATIENCE))
+        .max_retries(100)
+        .build();
     let options = ConnectionOptions::new(address.parse::<reqwest::Url>().expect("an address"))
         .identity("tests".to_owned())
+        .retry_options(patient)
         .build();
     let connection = Connection::connect(options)
         .await
@@ -133,18 +161,41 @@ pub async fn database() -> store::testing::TestDatabase {
     store::testing::database_on(&url).await
 }
 
+/// Sets up what there may be already: again, until it is there. A machine that starts several servers
+/// at a time may not be quick enough the first time.
+///
+/// # Panics
+/// When it is not in time.
+#[expect(clippy::implicit_hasher, reason = "the components' own map")]
+pub fn set_up(env: &HashMap<String, String>, arguments: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let output = ran(env, arguments);
+        if output.status.success() {
+            return;
+        }
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(started.elapsed() < PATIENCE, "meed {arguments:?}: {told}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn ran(env: &HashMap<String, String>, arguments: &[&str]) -> Output {
+    Command::new(repository().join("target/debug/meed"))
+        .args(arguments)
+        .envs(env)
+        .current_dir(repository())
+        .output()
+        .expect("target/debug/meed is there; `./dev test` builds it first")
+}
+
 /// Runs the operations program, which `cargo build --workspace --bins` has made.
 ///
 /// # Panics
 /// When it is missing or fails.
 #[expect(clippy::implicit_hasher, reason = "the components' own map")]
 pub fn meed(env: &HashMap<String, String>, arguments: &[&str]) -> String {
-    let output = std::process::Command::new(repository().join("target/debug/meed"))
-        .args(arguments)
-        .envs(env)
-        .current_dir(repository())
-        .output()
-        .expect("target/debug/meed is there; `./dev test` builds it first");
+    let output = ran(env, arguments);
     assert!(
         output.status.success(),
         "meed {arguments:?}: {}",

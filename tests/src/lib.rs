@@ -13,12 +13,14 @@
 pub mod breakable;
 pub mod components;
 pub mod faults;
+pub mod flows;
 pub mod history;
 pub mod observability;
 pub mod otlp;
 pub mod own;
 pub mod promotion_bench;
 pub mod redeem_bench;
+pub mod stalls;
 pub mod steady;
 pub mod system;
 pub mod tier_bench;

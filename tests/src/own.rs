@@ -5,7 +5,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     breakable::PLACES,
-    components::{Components, meed, started_as},
+    components::{Components, set_up, started_as},
     system::{System, system_on},
 };
 
@@ -24,8 +24,8 @@ pub async fn own_system(
     let place = PLACES.acquire().await.expect("it is never closed");
     let components = tokio::task::spawn_blocking(move || {
         let components = started_as(block, shape);
-        meed(&components.env, &["migrate"]);
-        meed(&components.env, &["topics", "apply"]);
+        set_up(&components.env, &["migrate"]);
+        set_up(&components.env, &["topics", "apply"]);
         for service in components.stack.services() {
             let started = components.stack.start_planned(&service);
             started.expect("the service starts");

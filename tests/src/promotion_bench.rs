@@ -31,9 +31,9 @@ use workflows::{
 use crate::{
     components::{database, repository, temporal},
     faults::{Faults, FaultyAssignSteps, FaultyClaimSteps},
+    flows::result_of,
     history,
     redeem_bench::{Stop, run_worker},
-    system::PATIENCE,
 };
 
 /// The handle of a claim's workflow.
@@ -189,13 +189,8 @@ impl PromotionBench {
     /// # Panics
     /// When it does not end well in time.
     pub async fn end(&self, handle: &ClaimHandle) -> ClaimView {
-        let view = tokio::time::timeout(
-            PATIENCE,
-            handle.get_result(WorkflowGetResultOptions::default()),
-        )
-        .await
-        .expect("it ends in time")
-        .expect("it ends well");
+        let view =
+            result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await).await;
         history::record(
             "ClaimPromotion",
             handle.fetch_history(WorkflowFetchHistoryOptions::default()),
@@ -291,13 +286,8 @@ impl PromotionBench {
     /// # Panics
     /// When it does not end well in time.
     pub async fn end_assignment(&self, handle: &AssignHandle) -> AssignmentView {
-        let view = tokio::time::timeout(
-            PATIENCE,
-            handle.get_result(WorkflowGetResultOptions::default()),
-        )
-        .await
-        .expect("it ends in time")
-        .expect("it ends well");
+        let view =
+            result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await).await;
         history::record(
             "AssignPromotion",
             handle.fetch_history(WorkflowFetchHistoryOptions::default()),

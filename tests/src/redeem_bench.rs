@@ -1,7 +1,10 @@
 //! One redemption at a time on real Temporal and PostgreSQL, with a partner that does as told and
 //! steps that fail when told to.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use activities::{
     outcomes::Outcomes,
@@ -34,16 +37,25 @@ use workflows::{
 use crate::{
     components::{database, temporal},
     faults::{Faults, FaultyRedeemSteps},
+    flows::{result_of, signalled},
     history,
     system::PATIENCE,
 };
 
-/// Limits short enough for tests.
+/// Limits for flows whose time runs out.
 pub const SHORT: RedeemLimits = RedeemLimits {
     hold_ttl_ms: 60_000,
     confirm_within_ms: 3_000,
     callback_within_ms: 3_000,
     quick_attempt_ms: 250,
+};
+
+/// Limits for flows that come to their end before, on any machine.
+pub const AMPLE: RedeemLimits = RedeemLimits {
+    hold_ttl_ms: 600_000,
+    confirm_within_ms: 120_000,
+    callback_within_ms: 120_000,
+    ..SHORT
 };
 
 /// The handle of a redemption's workflow.
@@ -90,7 +102,10 @@ pub async fn run_worker(client: Client, options: WorkerOptions) -> Stop {
                     .expect("an SDK runtime");
             let mut worker = Worker::new(&sdk, client, options).expect("a worker");
             let _ = ready.send(worker.shutdown_handle());
-            let _ = worker.run().await;
+            // A test that waits for its flows in vain says nothing about why.
+            if let Err(error) = worker.run().await {
+                eprintln!("the worker of a bench has ended: {error:#}");
+            }
         });
     });
     let stop = is_ready.await.expect("the worker runs");
@@ -123,7 +138,7 @@ impl RedeemBench {
         let partners = Partners::new(
             [(MerchantId::new("M1").unwrap(), merchant)],
             "http://127.0.0.1:9",
-            Duration::from_millis(700),
+            Duration::from_secs(2),
         )
         .expect("an HTTP client");
         let steps = Arc::new(RedeemSteps {
@@ -278,13 +293,8 @@ impl RedeemBench {
     /// # Panics
     /// When it does not end well in time.
     pub async fn end(&self, handle: &Handle) -> RedemptionView {
-        let view = tokio::time::timeout(
-            PATIENCE,
-            handle.get_result(WorkflowGetResultOptions::default()),
-        )
-        .await
-        .expect("it ends in time")
-        .expect("it ends well");
+        let view =
+            result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await).await;
         history::record(
             "Redeem",
             handle.fetch_history(WorkflowFetchHistoryOptions::default()),
@@ -310,14 +320,18 @@ impl RedeemBench {
     /// # Panics
     /// When it is not in time.
     pub async fn row_until(&self, id: &str, wanted: impl Fn(&Redemption) -> bool) -> Redemption {
-        for _ in 0..10_000 {
+        let started = Instant::now();
+        loop {
             let row = self.row(id).await;
             if wanted(&row) {
                 return row;
             }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "redemption {id} stays {row:?}"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("redemption {id} stays {:?}", self.row(id).await);
     }
 
     /// Takes a redemption back, as the api does: the row first, then the signal.
@@ -329,13 +343,11 @@ impl RedeemBench {
         redemptions::request_cancel(&mut conn, &RedeemRequestId::new(id).unwrap())
             .await
             .expect("the database answers");
-        let _ = handle
-            .signal(
-                Redeem::cancel_requested,
-                (),
-                WorkflowSignalOptions::default(),
-            )
-            .await;
+        signalled(async || {
+            let options = WorkflowSignalOptions::default();
+            handle.signal(Redeem::cancel_requested, (), options).await
+        })
+        .await;
     }
 
     /// What was answered on `redeem-confirmed`.

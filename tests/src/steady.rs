@@ -10,10 +10,13 @@ use std::{
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use simulator::signature;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::system::{PATIENCE, System, unique};
+use crate::{
+    stalls,
+    system::{PATIENCE, System, unique},
+};
 
 /// After this long a request counts as one that hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
@@ -55,6 +58,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether the machine stood still meanwhile, so that it says nothing about the api.
+    pub fn is_of_a_stall(&self) -> bool {
+        stalls::overlap(self.asked, self.asked + self.took)
+    }
+
     /// Done, or refused in a way that a client can work with.
     fn is_polite(&self) -> bool {
         let code = self.body["code"].as_str();
@@ -184,6 +192,8 @@ where
 {
     let mut under_way = JoinSet::new();
     let mut ticks = tokio::time::interval(every);
+    // Where the machine stood still, not everything at once after that.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
     loop {
         tokio::select! {
@@ -206,6 +216,7 @@ impl Steady {
     /// # Panics
     /// When something that works before the outage does not.
     pub async fn begin(system: &System, outage: Duration) -> Self {
+        stalls::watch();
         let desk = Desk {
             http: Client::new(),
             api: system.components.env["MEED_API_URL"].clone(),
@@ -240,10 +251,9 @@ impl Steady {
         for number in 0..waiting {
             let customer = &customers[number % CUSTOMERS];
             let id = unique("R");
-            let answer = desk
-                .redeem(&redemption(&id, customer, 1, CALLS_BACK_BY_HAND))
-                .await;
-            assert_eq!(answer.status, Some(202), "{answer:?}");
+            let body = redemption(&id, customer, 1, CALLS_BACK_BY_HAND);
+            let answers = until_done(202, async || desk.redeem(&body).await).await;
+            book.answers.extend(answers);
             book.accepted.insert(id.clone(), customer.clone());
             by_hand.push(id);
         }
@@ -489,32 +499,19 @@ impl Steady {
             )
         };
         for body in refused {
-            self.until_done(202, async || self.desk.redeem(&body).await)
-                .await;
+            let answers = until_done(202, async || self.desk.redeem(&body).await).await;
+            locked(&self.book).answers.extend(answers);
             let id = body["redeemRequestId"].as_str().expect("an id").to_owned();
             let customer = body["customerId"].as_str().expect("an id").to_owned();
             locked(&self.book).accepted.insert(id, customer);
         }
         for callback in callbacks {
-            self.until_done(200, async || self.desk.call_back(&callback).await)
-                .await;
+            let answers = until_done(200, async || self.desk.call_back(&callback).await).await;
+            locked(&self.book).answers.extend(answers);
         }
         for callback in acknowledgements {
-            self.until_done(200, async || self.desk.acknowledge(&callback).await)
-                .await;
-        }
-    }
-
-    async fn until_done(&self, status: u16, ask: impl AsyncFn() -> Answer) {
-        let started = Instant::now();
-        loop {
-            let answer = ask().await;
-            locked(&self.book).answers.push(answer.clone());
-            if answer.status == Some(status) {
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "refused for good: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            let answers = until_done(200, async || self.desk.acknowledge(&callback).await).await;
+            locked(&self.book).answers.extend(answers);
         }
     }
 
@@ -560,6 +557,25 @@ impl Steady {
             }
         }
         assert_eq!(outcomes.len(), views.len());
+    }
+}
+
+/// Asks until it is answered with this status, as a client would; all answers.
+async fn until_done(status: u16, ask: impl AsyncFn() -> Answer) -> Vec<Answer> {
+    let started = Instant::now();
+    let mut answers = Vec::new();
+    loop {
+        let answer = ask().await;
+        let is_done = answer.status == Some(status);
+        assert!(
+            is_done || started.elapsed() < PATIENCE,
+            "refused for good: {answer:?}"
+        );
+        answers.push(answer);
+        if is_done {
+            return answers;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

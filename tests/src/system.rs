@@ -19,7 +19,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 use stack::Stack;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::components::{Components, components, meed};
+use crate::components::{Components, components, configuration, plan, set_up};
 
 /// How long a journey may wait for something before it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -33,7 +33,7 @@ const COMPONENTS: [&str; 3] = ["postgres", "kafka", "temporal"];
 const SERVICES: [&str; 4] = ["partners", "worker", "api", "acknowledger"];
 
 /// A message as it stands on a topic.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Its key.
     pub key: String,
@@ -119,13 +119,22 @@ fn processes() -> &'static Components {
     static STARTED: OnceLock<&'static Components> = OnceLock::new();
     STARTED.get_or_init(|| {
         let components = components();
-        meed(&components.env, &["migrate"]);
-        meed(&components.env, &["topics", "apply"]);
-        for service in SERVICES {
-            components
-                .stack
-                .start_planned(service)
-                .expect("the service starts");
+        set_up(&components.env, &["migrate"]);
+        set_up(&components.env, &["topics", "apply"]);
+        // Where a merchant answers, a redemption comes to that on any machine.
+        let patient = [(
+            "confirm_within_seconds = 30",
+            "confirm_within_seconds = 120",
+        )];
+        let config = components.stack.data_dir().join("meed.toml");
+        std::fs::write(&config, configuration(&patient)).expect("the configuration is written");
+        let config = config.display().to_string();
+        let (plan, stack) = (plan(), &components.stack);
+        for name in SERVICES {
+            let service = plan.service(name, stack.ports(), &stack.env());
+            let mut service = service.expect("the plan has it");
+            service.env.push(("MEED_CONFIG".to_owned(), config.clone()));
+            stack.start_service(service).expect("the service starts");
         }
         components
     })
@@ -197,6 +206,27 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", uuid::Uuid::new_v4().simple())
 }
 
+/// Sends a request, and again for as long as the answer is to come again: on a machine that has too
+/// much to do that is no more than what a client does. Who is after such an answer sends once.
+///
+/// # Panics
+/// When nobody answers.
+pub async fn patiently(request: RequestBuilder) -> Response {
+    let started = Instant::now();
+    loop {
+        let once = request.try_clone().expect("a body that is in memory");
+        let answer = once.send().await.expect("it is answered");
+        let waits = matches!(
+            answer.status(),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT
+        ) && answer.headers().contains_key("retry-after");
+        if !waits || started.elapsed() > PATIENCE {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 impl System {
     /// The api's address of this path.
     pub fn url(&self, path: &str) -> String {
@@ -208,16 +238,11 @@ impl System {
     /// # Panics
     /// When there is none to be had.
     pub async fn token(&self, subject: &str, scope: &str) -> String {
-        let answer: Value = self
+        let request = self
             .http
             .get(self.url("/dev/token"))
-            .query(&[("sub", subject), ("scope", scope)])
-            .send()
-            .await
-            .expect("the api answers")
-            .json()
-            .await
-            .expect("JSON");
+            .query(&[("sub", subject), ("scope", scope)]);
+        let answer: Value = patiently(request).await.json().await.expect("JSON");
         answer["access_token"].as_str().expect("a token").to_owned()
     }
 
@@ -231,8 +256,7 @@ impl System {
             .http
             .get(url)
             .query(&[("sub", player), ("role", "player")]);
-        let answer = request.send().await.expect("the api answers");
-        let answer: Value = answer.json().await.expect("JSON");
+        let answer: Value = patiently(request).await.json().await.expect("JSON");
         answer["access_token"].as_str().expect("a token").to_owned()
     }
 
@@ -256,12 +280,17 @@ impl System {
     /// # Panics
     /// When the api does not answer with JSON.
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let response = self
-            .request("GET", path)
-            .await
-            .send()
-            .await
-            .expect("the api answers");
+        let response = patiently(self.request("GET", path).await).await;
+        (response.status(), response.json().await.expect("JSON"))
+    }
+
+    /// Reads an address, whatever the answer.
+    ///
+    /// # Panics
+    /// When the api does not answer with JSON.
+    pub async fn get_once(&self, path: &str) -> (StatusCode, Value) {
+        let answer = self.request("GET", path).await.send().await;
+        let response = answer.expect("the api answers");
         (response.status(), response.json().await.expect("JSON"))
     }
 
@@ -296,13 +325,8 @@ impl System {
     /// # Panics
     /// When the api does not answer.
     pub async fn redeem(&self, key: &str, body: &Value) -> Response {
-        self.request("POST", "/api/v1/redeem")
-            .await
-            .header("idempotency-key", key)
-            .json(body)
-            .send()
-            .await
-            .expect("the api answers")
+        let request = self.request("POST", "/api/v1/redeem").await;
+        patiently(request.header("idempotency-key", key).json(body)).await
     }
 
     /// Waits for a redemption's end.
@@ -378,7 +402,7 @@ impl System {
             .request("GET", &format!("/api/v1/rewards/{customer}"))
             .await
             .header("cache-control", "no-cache");
-        let response = request.send().await.expect("the api answers");
+        let response = patiently(request).await;
         let found = response.status().is_success();
         let view: Value = response.json().await.expect("JSON");
         found.then(|| view["totalPoints"].as_i64()).flatten()
@@ -427,7 +451,26 @@ impl System {
             .expect("the topic is read")
     }
 
-    /// Waits until `count` messages that `wanted` picks stand on a topic.
+    /// The same without repetitions: a message may be published twice, the same each time. A second
+    /// effect would have other ids.
+    ///
+    /// # Panics
+    /// When Kafka does not answer.
+    pub async fn published_once(
+        &self,
+        topic: &str,
+        wanted: impl Fn(&Published) -> bool + Send + 'static,
+    ) -> Vec<Published> {
+        let mut known: Vec<Published> = Vec::new();
+        for message in self.published(topic, wanted).await {
+            if !known.contains(&message) {
+                known.push(message);
+            }
+        }
+        known
+    }
+
+    /// Waits until `count` messages that `wanted` picks stand on a topic, repetitions not counted.
     ///
     /// # Panics
     /// When they do not in time.
@@ -439,7 +482,7 @@ impl System {
     ) -> Vec<Published> {
         let started = Instant::now();
         loop {
-            let found = self.published(topic, wanted.clone()).await;
+            let found = self.published_once(topic, wanted.clone()).await;
             if found.len() >= count {
                 return found;
             }

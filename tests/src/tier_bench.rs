@@ -1,7 +1,10 @@
 //! One tier upgrade at a time on real Temporal and PostgreSQL, with context services that do as
 //! told and steps that fail when told to.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use activities::{
     context::{ContextServices, ContextSettings},
@@ -24,6 +27,7 @@ use workflows::{
 use crate::{
     components::{database, temporal},
     faults::{Faults, FaultyTierSteps},
+    flows::{result_of, signalled},
     history,
     redeem_bench::{Stop, run_worker},
     system::PATIENCE,
@@ -66,7 +70,7 @@ impl TierBench {
             search_url: format!("{partner_url}/product-search"),
             orders_url: format!("{partner_url}/order"),
             orders_jwt_secret: "dev-order-service-secret".to_owned(),
-            timeout: Duration::from_millis(500),
+            timeout: Duration::from_secs(5),
         })
         .expect("an HTTP client");
         let p = |n| Points::new(n).unwrap();
@@ -166,13 +170,8 @@ impl TierBench {
     /// # Panics
     /// When it does not end well in time.
     pub async fn end(&self, handle: &Handle) -> TierUpgradeResult {
-        let result = tokio::time::timeout(
-            PATIENCE,
-            handle.get_result(WorkflowGetResultOptions::default()),
-        )
-        .await
-        .expect("it ends in time")
-        .expect("it ends well");
+        let result =
+            result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await).await;
         let events = handle.fetch_history(WorkflowFetchHistoryOptions::default());
         history::record("TierUpgrade", events).await;
         result
@@ -198,25 +197,25 @@ impl TierBench {
     /// # Panics
     /// When there is no event in time.
     pub async fn acknowledge(&self, handle: &Handle, success: bool) {
-        for _ in 0..10_000 {
+        let started = Instant::now();
+        loop {
             if let [event] = self.events().await.as_slice() {
                 let callback = event["callbackId"].as_str().expect("a callback id");
                 let mut conn = self.pool().acquire().await.unwrap();
                 callbacks::answer_tier_upgrade(&mut conn, callback, success)
                     .await
                     .unwrap();
-                let _ = handle
-                    .signal(
-                        TierUpgrade::notification_acknowledged,
-                        (),
-                        WorkflowSignalOptions::default(),
-                    )
-                    .await;
+                signalled(async || {
+                    let options = WorkflowSignalOptions::default();
+                    let acknowledged = TierUpgrade::notification_acknowledged;
+                    handle.signal(acknowledged, (), options).await
+                })
+                .await;
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(started.elapsed() < PATIENCE, "no notification");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("no notification");
     }
 
     /// The customer's tier, and each order's outcome and whether it was notified.

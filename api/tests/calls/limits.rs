@@ -1,6 +1,9 @@
 //! How much is taken from one client, and at once; and what a browser may ask.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -9,6 +12,7 @@ use axum::{
 use futures::stream;
 use kv::testing::RedisServer;
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use crate::support::{Answer, Api, api_on, stay};
@@ -102,7 +106,6 @@ async fn whoever_is_not_known_is_counted_by_address() {
 async fn replicas_count_together_in_redis() {
     let redis = RedisServer::new().await;
     let database = store::testing::database().await;
-    // What comes back within the test is less than one request.
     let change = |text: String| {
         limit_in(&text, "redeem", (100, 1, 99))
             .replace("answer_within_ms = 150", "answer_within_ms = 10000")
@@ -119,6 +122,7 @@ async fn replicas_count_together_in_redis() {
         let left = left.split(['=', ';']).nth(2).unwrap().parse::<u32>();
         left.unwrap()
     };
+    let began = Instant::now();
     let before = ask(&one).await;
     assert_eq!(before, 99);
     let mut asked = 0;
@@ -127,14 +131,28 @@ async fn replicas_count_together_in_redis() {
         asked += 2;
     }
     let (left_one, left_two) = (ask(&one).await, ask(&two).await);
-    // Each alone would have 79 left.
-    assert!(left_one < 70 && left_two < 70, "{left_one} {left_two}");
+    // Each alone would have 78 left or more, and what came back meanwhile.
+    let came_back = u32::try_from(began.elapsed().as_secs()).unwrap();
+    let most = 70 + came_back;
+    assert!(left_one < most && left_two < most, "{left_one} {left_two}");
 }
 
 /// What cannot be begun now is refused at once, and what is under way goes on. A client alone has
 /// half of the places.
 #[tokio::test]
 async fn too_much_at_once_is_refused_at_once() {
+    // What is held up is given up after some seconds: where the machine stood still for so long,
+    // all begins anew.
+    for _ in 0..5 {
+        if refuses_while_the_rest_goes_on().await {
+            return;
+        }
+    }
+    panic!("what was under way did not go on");
+}
+
+/// Whether what was under way went on to its end: then what came meanwhile was refused.
+async fn refuses_while_the_rest_goes_on() -> bool {
     let api = limited("write", (99, 99, 4)).await;
     let api = Arc::new(api);
     let mut tx = api.pool.begin().await.unwrap();
@@ -156,15 +174,13 @@ async fn too_much_at_once_is_refused_at_once() {
     };
     // The third of one client finds no place, and one of a third client finds none either.
     let mut under_way = Vec::new();
+    let mut shed = Vec::new();
     for client in ["busy", "other"] {
         under_way.extend([send(client, 1), send(client, 2)]);
-        until_locked(&api, under_way.len()).await;
-        let shed = send(client, 3).await.unwrap();
-        assert_eq!(shed.problem(), (503, "OVERLOADED"), "{client}");
-        assert_eq!(header(&shed, "retry-after"), "1");
+        until_locked(&api, &under_way).await;
+        shed.push(send(client, 3).await.unwrap());
     }
-    let shed = send("third", 1).await.unwrap();
-    assert_eq!(shed.problem(), (503, "OVERLOADED"));
+    shed.push(send("third", 1).await.unwrap());
     assert_eq!(
         api.get(PATH).await.status,
         StatusCode::NOT_FOUND,
@@ -172,8 +188,17 @@ async fn too_much_at_once_is_refused_at_once() {
     );
     tx.rollback().await.unwrap();
     for first in under_way {
-        assert_eq!(first.await.unwrap().status, StatusCode::ACCEPTED);
+        let first = first.await.unwrap();
+        if first.status == StatusCode::SERVICE_UNAVAILABLE && first.code() == "TIMED_OUT" {
+            return false;
+        }
+        assert_eq!(first.status, StatusCode::ACCEPTED);
     }
+    for answer in shed {
+        assert_eq!(answer.problem(), (503, "OVERLOADED"));
+        assert_eq!(header(&answer, "retry-after"), "1");
+    }
+    true
 }
 
 /// No more redemptions are accepted than come to an end. What was accepted is answered again, however
@@ -234,11 +259,12 @@ async fn redemptions_that_have_not_come_to_rest_hold_their_places() {
     }
 }
 
-/// Waits until so many requests stand before a lock.
-async fn until_locked(api: &Api, requests: usize) {
+/// Waits until these requests stand before a lock, or one of them has ended.
+async fn until_locked(api: &Api, requests: &[JoinHandle<Answer>]) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                    AND datname = current_database()";
-    while api.count(waiting).await < i64::try_from(requests).unwrap() {
+    let all = i64::try_from(requests.len()).unwrap();
+    while api.count(waiting).await < all && !requests.iter().any(JoinHandle::is_finished) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

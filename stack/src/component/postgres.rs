@@ -74,7 +74,7 @@ pub(crate) fn launch(
     args.extend(["-p".to_owned(), port.to_string()]);
     args.extend(setting("listen_addresses=127.0.0.1"));
     args.extend(setting("unix_socket_directories="));
-    args.extend(setting("max_connections=300"));
+    args.extend(setting("max_connections=500"));
     args.extend(setting("log_destination=stderr"));
     args.extend(setting("log_line_prefix=%m [%p] %d "));
     args.extend(setting("timezone=UTC"));

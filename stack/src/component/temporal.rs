@@ -180,7 +180,7 @@ pub(crate) fn ui_launch(
         account: None,
         farewell: Farewell::Terminate,
         stop_seconds: 5,
-        ready_seconds: 30,
+        ready_seconds: 180,
         lock_file: None,
         attempts: 1,
         configuration: digest(&[&config]),

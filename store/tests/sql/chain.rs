@@ -1,6 +1,9 @@
 //! The hash chain: it is complete whatever commits late, and shows whatever is changed afterwards.
 
-use sqlx::{PgPool, postgres::PgConnection};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnection, PgPoolOptions},
+};
 use std::time::Duration;
 use store::{
     chain::{self, Fault, Findings, Head},
@@ -139,6 +142,28 @@ async fn sealing_twice_at_once_is_harmless_and_the_pieces_do_not_matter() {
     assert_eq!(hashes().await, at_once);
 }
 
+/// Waits until whoever seals over this pool of one connection has looked who writes.
+async fn until_looked(sealers: &PgPool, pool: &PgPool) {
+    for waited in 0.. {
+        // While the connection is held here, what was asked over it last has been answered.
+        let held = sealers.acquire().await.unwrap();
+        let (looked,): (bool,) = sqlx::query_as(
+            "SELECT EXISTS (
+                 SELECT FROM pg_stat_activity WHERE datname = current_database()
+                 AND query LIKE '%FROM pg_locks%' AND query NOT LIKE '%pg_stat_activity%')",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        drop(held);
+        if looked {
+            return;
+        }
+        assert!(waited < 6_000, "it never looked");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// The transaction with the lower id commits last: the chain waits for it.
 #[tokio::test]
 async fn a_late_commit_with_a_lower_id_is_never_skipped() {
@@ -150,8 +175,12 @@ async fn a_late_commit_with_a_lower_id_is_never_skipped() {
     insert(&mut early, 2).await;
     early.commit().await.unwrap();
 
-    let pool = db.pool.clone();
+    let sealers = PgPoolOptions::new().max_connections(1);
+    let sealers = sealers.connect(&db.url).await.unwrap();
+    let pool = sealers.clone();
     let sealing = tokio::spawn(async move { chain::seal(&pool, 10).await.unwrap() });
+    until_looked(&sealers, &db.pool).await;
+    // Long enough for one that does not wait.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!sealing.is_finished(), "it waits for the one under way");
     assert_eq!(check(&db.pool).await.sealed, 0);

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tests::{
     own::{end, own_system},
-    system::{System, unique},
-    watcher::{Watcher, come_again},
+    system::{PATIENCE, System, patiently, unique},
+    watcher::{Ended, Watcher, come_again},
 };
+use tokio::{sync::watch, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// A block of ports, counted from the shared one.
 const NOTIFIED: u16 = 4;
@@ -35,8 +37,50 @@ async fn tell(system: &System, player: &str, count: i64) {
 async fn list(system: &System, api: &str, player: &str) -> Value {
     let token = system.player_token(player).await;
     let url = format!("{api}/api/v1/notifications?limit=1");
-    let answer = system.http.get(url).bearer_auth(token).send().await;
-    answer.expect("it answers").json().await.expect("JSON")
+    let answer = patiently(system.http.get(url).bearer_auth(token)).await;
+    answer.json().await.expect("JSON")
+}
+
+/// A player's client that reads all the time, as an app does: one that does not read answers no
+/// ping, and is cut off.
+struct Reader {
+    last: watch::Receiver<i64>,
+    ended: AbortOnDropHandle<Ended>,
+}
+
+impl Reader {
+    fn of(mut watcher: Watcher) -> Self {
+        let (read, last) = watch::channel(watcher.last);
+        let ended = tokio::spawn(async move {
+            loop {
+                if let Err(ended) = watcher.next().await {
+                    return ended;
+                }
+                read.send_replace(watcher.last);
+            }
+        });
+        Self {
+            last,
+            ended: AbortOnDropHandle::new(ended),
+        }
+    }
+
+    /// The last number that it has.
+    fn last(&self) -> i64 {
+        *self.last.borrow()
+    }
+
+    /// Whether it gets this number before its socket ends.
+    async fn gets(&mut self, number: i64) -> bool {
+        let has = self.last.wait_for(|last| *last >= number);
+        timeout(PATIENCE, has).await.expect("in time").is_ok()
+    }
+
+    /// How the server closes its socket.
+    async fn closed(&mut self) -> Ended {
+        let ended = timeout(PATIENCE, &mut self.ended).await;
+        ended.expect("in time").expect("one after the other")
+    }
 }
 
 #[tokio::test]
@@ -57,21 +101,18 @@ async fn players_are_told_everything_once_while_replicas_are_restarted() {
     ];
     // The first one is at the second replica, and at the first as well; the other one behind the
     // proxy, from a page.
-    let mut second = Watcher::connect(&direct[1], &tokens[0], 0)
-        .await
-        .expect("let in");
-    let mut first = Watcher::connect(&direct[0], &tokens[0], 0)
-        .await
-        .expect("let in");
-    let mut behind = Watcher::connect_as_page(&proxy, &tokens[1], 0)
-        .await
-        .expect("let in");
+    let second = Watcher::connect(&direct[1], &tokens[0], 0).await;
+    let mut second = Reader::of(second.expect("let in"));
+    let first = Watcher::connect(&direct[0], &tokens[0], 0).await;
+    let mut first = Reader::of(first.expect("let in"));
+    let behind = Watcher::connect_as_page(&proxy, &tokens[1], 0).await;
+    let mut behind = Reader::of(behind.expect("let in"));
 
     for player in &players {
         tell(&system, player, EACH).await;
     }
     for watcher in [&mut second, &mut first, &mut behind] {
-        watcher.until(EACH).await.expect("it stays open");
+        assert!(watcher.gets(EACH).await, "it stays open");
     }
     for api in &direct {
         let list = list(&system, api, &players[0]).await;
@@ -90,9 +131,9 @@ async fn players_are_told_everything_once_while_replicas_are_restarted() {
     );
     tell(&system, &players[0], EACH).await;
     restarted.await.expect("no panic").expect("it is restarted");
-    let mut second = come_again(&direct[1], &tokens[0], second.last).await;
+    let mut second = Reader::of(come_again(&direct[1], &tokens[0], second.last()).await);
     for watcher in [&mut second, &mut first] {
-        watcher.until(2 * EACH).await.expect("it stays open");
+        assert!(watcher.gets(2 * EACH).await, "it stays open");
     }
 
     // One that dies says nothing.
@@ -104,15 +145,13 @@ async fn players_are_told_everything_once_while_replicas_are_restarted() {
     assert_eq!(first.closed().await, None, "it says nothing");
     tell(&system, &players[0], EACH).await;
     tell(&system, &players[1], EACH).await;
-    let mut first = come_again(&proxy, &tokens[0], first.last).await;
+    let mut first = Reader::of(come_again(&proxy, &tokens[0], first.last()).await);
     for watcher in [&mut second, &mut first] {
-        watcher.until(3 * EACH).await.expect("it stays open");
+        assert!(watcher.gets(3 * EACH).await, "it stays open");
     }
     // The proxy has lost one of its replicas; who was on the other one noticed nothing.
-    while behind.last < 2 * EACH {
-        if behind.until(2 * EACH).await.is_err() {
-            behind = come_again(&proxy, &tokens[1], behind.last).await;
-        }
+    while !behind.gets(2 * EACH).await {
+        behind = Reader::of(come_again(&proxy, &tokens[1], behind.last()).await);
     }
 
     // Refused, and in nobody's way.

@@ -1,7 +1,11 @@
 //! Deploys and the loss of a broker: processes are ended one after another under load, and no client notices.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use chrono::{DateTime, TimeDelta};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
@@ -10,6 +14,7 @@ use rdkafka::{
 use stack::Signal;
 use tests::{
     own::{end, own_system},
+    stalls,
     system::System,
 };
 
@@ -26,9 +31,25 @@ async fn blocking(work: impl FnOnce() -> Result<(), String> + Send + 'static) {
     done.expect("it does not panic").expect("it is done");
 }
 
-async fn restart(system: &System, name: &'static str) {
+/// Restarts a process; whether it had the time to end well that it is given, as the machine did not stand still.
+async fn restart(system: &System, name: &'static str) -> bool {
+    let began = Instant::now();
     let stack = &system.components.stack;
     blocking(move || stack.restart(name).map_err(|error| format!("{error:#}"))).await;
+    !stalls::overlap(began, Instant::now())
+}
+
+/// Whether the machine stood still during a request, which nginx logs when it has ended, to the second.
+fn is_of_a_stall(line: &str) -> bool {
+    let times = || {
+        let ended = DateTime::parse_from_rfc3339(line.split(' ').next()?).ok()?;
+        let took: f64 = line.rsplit(' ').next()?.parse().ok()?;
+        let took = Duration::try_from_secs_f64(took).ok()?;
+        Some((ended.to_utc(), TimeDelta::from_std(took).ok()?))
+    };
+    let second = TimeDelta::seconds(1);
+    times()
+        .is_some_and(|(ended, took)| stalls::overlap_in_log(ended - took - second, ended + second))
 }
 
 fn log(system: &System, name: &str) -> String {
@@ -42,9 +63,10 @@ fn partitions_of_members(brokers: &str) -> Vec<usize> {
         .set("bootstrap.servers", brokers)
         .create()
         .expect("a client");
-    let groups = consumer
-        .fetch_group_list(Some("meed-intake"), Duration::from_secs(10))
-        .expect("Kafka answers");
+    // Whoever waits for them asks again.
+    let Ok(groups) = consumer.fetch_group_list(Some("meed-intake"), Duration::from_secs(10)) else {
+        return Vec::new();
+    };
     let members = groups.groups().iter().flat_map(GroupInfo::members);
     members
         .map(|member| count_partitions(member.assignment().unwrap_or_default()))
@@ -79,13 +101,14 @@ async fn a_rolling_restart_of_two_apis_and_two_workers_is_noticed_by_nobody() {
     let system = own_system(ROLLING, |builder| {
         builder
             .replicas(2)
-            .variable("MEED_API_DRAIN_PAUSE_SECONDS", "5")
+            .variable("MEED_API_DRAIN_PAUSE_SECONDS", "15")
     });
     let system = Arc::new(system.await);
     let stack = &system.components.stack;
     let load = Load::begin(&system).await;
     load.until_more(BETWEEN).await;
 
+    let mut had_time = Vec::new();
     for name in ["api", "api-2"] {
         // First it says that it leaves, and serves still.
         stack.signal(name, Signal::SIGTERM).expect("it runs");
@@ -98,11 +121,15 @@ async fn a_rolling_restart_of_two_apis_and_two_workers_is_noticed_by_nobody() {
                 answer.status() == 503
             })
             .await;
-        restart(&system, name).await;
+        if restart(&system, name).await {
+            had_time.push(name);
+        }
         load.until_more(BETWEEN).await;
     }
     for name in ["worker", "worker-2"] {
-        restart(&system, name).await;
+        if restart(&system, name).await {
+            had_time.push(name);
+        }
         load.until_more(BETWEEN).await;
     }
 
@@ -125,7 +152,10 @@ async fn a_rolling_restart_of_two_apis_and_two_workers_is_noticed_by_nobody() {
     for name in ["api", "api-2"] {
         let log = log(&system, name);
         assert!(log.contains("meed_api: ended"), "{name}");
-        assert!(!log.contains("still under way"), "{name}");
+        assert!(
+            !had_time.contains(&name) || !log.contains("still under way"),
+            "{name}"
+        );
         let address = stack.address(name).expect("an address");
         assert!(
             access
@@ -138,13 +168,16 @@ async fn a_rolling_restart_of_two_apis_and_two_workers_is_noticed_by_nobody() {
     for name in ["worker", "worker-2"] {
         let log = log(&system, name);
         assert!(log.contains("the worker has stopped"), "{name}");
-        assert!(!log.contains("did not finish"), "{name}");
+        assert!(
+            !had_time.contains(&name) || !log.contains("did not finish"),
+            "{name}"
+        );
         assert!(log.contains("partitions assigned partitions=[("), "{name}");
     }
     let failed: Vec<&str> = access
         .lines()
         .filter(|line| line.split(' ').nth(1).is_none_or(|status| status >= "500"))
-        .filter(|line| !line.contains("/health/"))
+        .filter(|line| !line.contains("/health/") && !is_of_a_stall(line))
         .collect();
     assert!(failed.is_empty(), "{failed:#?}");
     end(Arc::into_inner(system).expect("the load has ended")).await;

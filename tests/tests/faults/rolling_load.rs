@@ -7,17 +7,21 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use tests::system::{System, unique};
+use tests::{
+    stalls,
+    system::{System, unique},
+};
 use tokio::task::JoinSet;
 
 const CUSTOMERS: usize = 4;
 /// Enough for every redemption of one point.
 const NIGHTS_AT_FIRST: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(15);
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Every so manyth event is sent twice.
 const TWICE: usize = 5;
 
@@ -41,6 +45,7 @@ pub struct Load {
 
 impl Load {
     pub async fn begin(system: &Arc<System>) -> Self {
+        stalls::watch();
         let mut customers = Vec::new();
         for _ in 0..CUSTOMERS {
             customers.push(system.customer_with(NIGHTS_AT_FIRST).await);
@@ -183,7 +188,7 @@ impl Client {
                     self.trouble(format!("{id}: {problem}"));
                     break;
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(AGAIN_AFTER).await;
             }
             self.account
                 .redeemed
@@ -198,6 +203,8 @@ impl Client {
         }
     }
 
+    /// Asks, and again where the machine stood still meanwhile: that is nobody's fault. Everything has one
+    /// effect however often it is asked.
     async fn ask(
         &self,
         method: &str,
@@ -205,27 +212,34 @@ impl Client {
         keyed: Option<(&str, &Value)>,
     ) -> Option<(u16, Value)> {
         let url = format!("{}{path}", self.system.components.env["MEED_API_URL"]);
-        let mut request = self
-            .system
-            .http
-            .request(method.parse().expect("a method"), url)
-            .bearer_auth(&self.token);
-        if let Some((key, body)) = keyed {
-            request = request.header("idempotency-key", key).json(body);
-        }
-        let answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.trouble(format!("{method} {path}: {error:?}"));
+        loop {
+            let mut request = self
+                .system
+                .http
+                .request(method.parse().expect("a method"), &url)
+                .bearer_auth(&self.token);
+            if let Some((key, body)) = keyed {
+                request = request.header("idempotency-key", key).json(body);
+            }
+            let asked = Instant::now();
+            let trouble = match request.send().await {
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    let body: Value = answer.json().await.unwrap_or_default();
+                    if matches!(status, 200 | 202 | 409) {
+                        return Some((status, body));
+                    }
+                    format!("{method} {path}: {status} {body}")
+                }
+                Err(error) => format!("{method} {path}: {error:?}"),
+            };
+            if !stalls::overlap(asked, Instant::now()) {
+                self.trouble(trouble);
                 return None;
             }
-        };
-        let status = answer.status().as_u16();
-        let body: Value = answer.json().await.unwrap_or_default();
-        if !matches!(status, 200 | 202 | 409) {
-            self.trouble(format!("{method} {path}: {status} {body}"));
+            println!("The machine stood still: {trouble}");
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
-        Some((status, body))
     }
 
     fn trouble(&self, what: String) {

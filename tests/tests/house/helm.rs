@@ -361,7 +361,8 @@ fn workers_that_flows_stay_with_are_there_until_somebody_removes_them() {
             let policy = &object["metadata"]["annotations"]["helm.sh/resource-policy"];
             assert_eq!(policy, "keep", "{}", name(object));
             // By which the operator removes all of it.
-            for label in ["component", "version"].map(|label| format!("app.kubernetes.io/{label}")) {
+            for label in ["component", "version"].map(|label| format!("app.kubernetes.io/{label}"))
+            {
                 assert_eq!(object["metadata"]["labels"][&label], labels[&label]);
             }
         }

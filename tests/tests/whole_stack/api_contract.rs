@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use stack::{Progress, cache::Cache, toolchain};
 use tests::{
     components::{meed, repository},
-    system::{System, unique},
+    system::{System, patiently, unique},
 };
 use tokio::{process::Command, time::timeout};
 
 use crate::api_system::api_system;
 
 /// How long the run may take; it takes about a minute.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1_800);
 
 const SCOPES: &str = "rewards.read rewards.write rewards.redeem callbacks.write";
 
@@ -25,8 +25,7 @@ async fn token(system: &System, sub: &str, role: Option<&str>) -> String {
     let mut query = vec![("sub", sub), ("scope", SCOPES)];
     query.extend(role.map(|role| ("role", role)));
     let request = system.http.get(url).query(&query);
-    let answer = request.send().await.expect("the api answers");
-    let answer: Value = answer.json().await.expect("JSON");
+    let answer: Value = patiently(request).await.json().await.expect("JSON");
     answer["access_token"].as_str().expect("a token").to_owned()
 }
 

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use temporalio_client::WorkflowGetResultOptions;
 use tests::{
     components::temporal,
-    system::{System, system, unique},
+    flows::result_of,
+    system::{System, patiently, system, unique},
 };
 use workflows::Redeem;
 
@@ -14,21 +15,18 @@ use workflows::Redeem;
 async fn token(system: &System, sub: &str, role: &str) -> String {
     let url = format!("{}/dev/token", system.components.env["MEED_API_URL"]);
     let scope = "rewards.read rewards.redeem";
-    let answer = system
+    let request = system
         .http
         .get(url)
-        .query(&[("sub", sub), ("role", role), ("scope", scope)])
-        .send()
-        .await
-        .expect("the api answers");
-    let answer: Value = answer.json().await.expect("JSON");
+        .query(&[("sub", sub), ("role", role), ("scope", scope)]);
+    let answer: Value = patiently(request).await.json().await.expect("JSON");
     answer["access_token"].as_str().expect("a token").to_owned()
 }
 
 async fn get_as(system: &System, token: &str, path: &str) -> Value {
     let url = format!("{}{path}", system.components.env["MEED_API_URL"]);
     let request = system.http.get(url).bearer_auth(token);
-    let answer = request.send().await.expect("the api answers");
+    let answer = patiently(request).await;
     assert_eq!(answer.status(), StatusCode::OK, "{path}");
     answer.json().await.expect("JSON")
 }
@@ -36,7 +34,7 @@ async fn get_as(system: &System, token: &str, path: &str) -> Value {
 async fn send_event(system: &System, event: &Value) -> Response {
     let request = system.request("POST", "/api/v1/rewards/events").await;
     let request = request.header("idempotency-key", unique("key"));
-    request.json(event).send().await.expect("the api answers")
+    patiently(request.json(event)).await
 }
 
 fn stay(id: &str, customer: &str, nights: u32) -> Value {
@@ -142,7 +140,7 @@ async fn a_customer_spends_points_and_staff_see_who_did_what() {
         let request = request.header("idempotency-key", &key);
         let request = request.header("x-request-id", "the-customers-request");
         let request = request.json(&json!({ "points": 300 }));
-        request.send().await.expect("the api answers")
+        patiently(request).await
     };
     let spent = redeem().await;
     assert_eq!(spent.status(), StatusCode::ACCEPTED);
@@ -162,9 +160,7 @@ async fn a_customer_spends_points_and_staff_see_who_did_what() {
 
     // The same flow as every redemption's, which has told Kafka how it ended.
     let flow = temporal().await.get_workflow_handle::<Redeem>(&id);
-    flow.get_result(WorkflowGetResultOptions::default())
-        .await
-        .expect("it ended");
+    result_of(async || flow.get_result(WorkflowGetResultOptions::default()).await).await;
     let mine = id.clone();
     let confirmed = system
         .await_published("redeem-confirmed", 1, move |m| {
@@ -245,7 +241,7 @@ async fn on_their_own(system: &System, path: &str, body: &Value) -> Value {
         .http
         .post(url)
         .header("idempotency-key", unique("key"));
-    let answer = request.json(body).send().await.expect("the api answers");
+    let answer = patiently(request.json(body)).await;
     assert!(answer.status().is_success(), "{path}: {}", answer.status());
     answer.json().await.expect("JSON")
 }
@@ -275,10 +271,8 @@ async fn who_registers_has_an_account_and_spends_from_it() {
         .post(system.url("/api/v1/loyalty"))
         .bearer_auth(token)
         .header("idempotency-key", unique("key"))
-        .json(&json!({ "points": 120 }))
-        .send()
-        .await
-        .expect("the api answers");
+        .json(&json!({ "points": 120 }));
+    let spent = patiently(spent).await;
     assert_eq!(spent.status(), StatusCode::ACCEPTED);
     system
         .until("it is deducted", async || {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, path::Path, sync::OnceLock};
 
 use tests::{
-    components::{Components, meed, repository, started_as},
+    components::{Components, configuration, repository, set_up, started_as},
     system::{System, bring_back, system_on},
 };
 use tokio::sync::Semaphore;
@@ -30,13 +30,13 @@ pub(crate) async fn api_system() -> System {
 }
 
 fn start() -> Components {
-    let configuration = Path::new(env!("CARGO_TARGET_TMPDIR")).join("api_system.toml");
-    fs::write(&configuration, generous()).expect("it can be written");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("api_system.toml");
+    fs::write(&file, generous()).expect("it can be written");
     let components = started_as(BLOCK, |builder| {
-        builder.variable("MEED_CONFIG", configuration.to_string_lossy())
+        builder.variable("MEED_CONFIG", file.to_string_lossy())
     });
-    meed(&components.env, &["migrate"]);
-    meed(&components.env, &["topics", "apply"]);
+    set_up(&components.env, &["migrate"]);
+    set_up(&components.env, &["topics", "apply"]);
     for service in components.stack.services() {
         let started = components.stack.start_planned(&service);
         started.expect("the service starts");
@@ -46,28 +46,28 @@ fn start() -> Components {
 
 /// The configuration of the dev profile without limits for attempts and for requests of an address.
 fn generous() -> String {
-    let root = repository();
-    let mut text = fs::read_to_string(root.join("meed.toml")).expect("it is there");
-    let programme = format!("\nfile = \"{}\"", root.join("programme.toml").display());
-    let mut replace = |old: &str, new: &str| {
-        assert_eq!(text.matches(old).count(), 1, "meed.toml has {old:?}");
-        text = text.replace(old, new);
-    };
-    replace("\nfile = \"programme.toml\"", &programme);
-    replace(
-        "\nauth = { capacity = 100, refill_per_second = 10,",
-        "\nauth = { capacity = 10000, refill_per_second = 10000,",
-    );
-    for bucket in [
-        "failures_per_account_and_address = 5",
-        "failures_per_account = 20",
-        "failures_per_address = 30",
-        "registrations_per_address = 20",
-    ] {
-        let (name, _) = bucket.split_once(" = ").expect("a number follows");
-        replace(&format!("\n{bucket}"), &format!("\n{name} = 10000"));
-    }
-    text
+    configuration(&[
+        (
+            "\nauth = { capacity = 100, refill_per_second = 10,",
+            "\nauth = { capacity = 10000, refill_per_second = 10000,",
+        ),
+        (
+            "\nfailures_per_account_and_address = 5",
+            "\nfailures_per_account_and_address = 10000",
+        ),
+        (
+            "\nfailures_per_account = 20",
+            "\nfailures_per_account = 10000",
+        ),
+        (
+            "\nfailures_per_address = 30",
+            "\nfailures_per_address = 10000",
+        ),
+        (
+            "\nregistrations_per_address = 20",
+            "\nregistrations_per_address = 10000",
+        ),
+    ])
 }
 
 /// What makes `./dev` find a system, from wherever it is run.

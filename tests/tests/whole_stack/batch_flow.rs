@@ -15,6 +15,7 @@ use temporalio_sdk::WorkerOptions;
 use tests::{
     components::{database, temporal},
     faults::{Fault, Faults, FaultyAwardSteps, FaultyRelaySteps, When},
+    flows::result_of,
     redeem_bench::run_worker,
     system::{PATIENCE, unique},
 };
@@ -77,13 +78,9 @@ async fn posting_a_batch_fails_in_every_way_and_counts_once() {
                 .start_workflow(AwardBatch::run, range, options)
                 .await
                 .unwrap();
-            let outcome = tokio::time::timeout(
-                PATIENCE,
-                handle.get_result(WorkflowGetResultOptions::default()),
-            )
-            .await
-            .expect("it ends")
-            .expect("it ends well");
+            let outcome =
+                result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await)
+                    .await;
             assert_eq!(outcome.posted + outcome.duplicates, 1, "{context}");
             assert!(faults.attempts("post-batch") > times, "{context}");
             let (available, confirmed): (i64, i64) = sqlx::query_as(

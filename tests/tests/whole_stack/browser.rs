@@ -147,13 +147,17 @@ impl Browser {
     }
 
     /// Everything that the page and the browser have complained of since this was last asked: errors and warnings of
-    /// the console, requests that failed, breaches of its content security policy.
+    /// the console, requests that failed, breaches of its content security policy. That the api asked to come again
+    /// (503) is no such thing: a machine that has too much to do may bring that about.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.own("se/log", json!({ "type": "browser" })).await;
         let log = log.as_array().expect("a list").clone();
         log.into_iter()
             .filter(|entry| entry["level"] != "INFO" && entry["level"] != "DEBUG")
             .map(|entry| entry["message"].as_str().expect("text").to_owned())
+            .filter(|message| {
+                !message.contains("a status of 503") && !message.contains("response code: 503")
+            })
             .collect()
     }
 

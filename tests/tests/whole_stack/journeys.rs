@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use temporalio_client::{WorkflowFetchHistoryOptions, WorkflowGetResultOptions};
-use tests::system::{System, system, system_alone, unique};
-use tests::{components::temporal, history};
+use tests::system::{System, patiently, system, system_alone, unique};
+use tests::{components::temporal, flows::result_of, history};
 use workflows::{AwardBatch, Relay, id::RELAY_WORKFLOW_ID};
 
 fn redemption(id: &str, customer: &str, points: i64, merchant: &str) -> Value {
@@ -53,10 +53,8 @@ async fn an_event_becomes_points_a_confirmation_and_a_change_of_the_total() {
     );
     let client = temporal().await;
     let award = client.get_workflow_handle::<AwardBatch>(&workflow_id);
-    let outcome = award
-        .get_result(WorkflowGetResultOptions::default())
-        .await
-        .expect("it ended");
+    let outcome =
+        result_of(async || award.get_result(WorkflowGetResultOptions::default()).await).await;
     assert!(outcome.posted >= 1);
     let relay = client.get_workflow_handle::<Relay>(RELAY_WORKFLOW_ID);
     let options = WorkflowFetchHistoryOptions::default;
@@ -298,11 +296,7 @@ async fn redeeming_over_http() {
             let request = system
                 .request("POST", &format!("/api/v1/redeem/{id}/cancel"))
                 .await;
-            request
-                .header("idempotency-key", unique("k"))
-                .send()
-                .await
-                .expect("the api answers")
+            patiently(request.header("idempotency-key", unique("k"))).await
         }
     };
     assert_eq!(cancel(id).await.status(), 409);
@@ -413,12 +407,7 @@ async fn a_tier_is_reached_told_and_acknowledged() {
         (format!("/api/v1/callbacks/{callback}/failure"), 409),
         ("/api/v1/callbacks/invented/success".to_owned(), 404),
     ] {
-        let answer = system
-            .request("POST", &path)
-            .await
-            .send()
-            .await
-            .expect("the api answers");
+        let answer = patiently(system.request("POST", &path).await).await;
         assert_eq!(answer.status(), expected, "{path}");
     }
 }
@@ -427,12 +416,8 @@ async fn a_tier_is_reached_told_and_acknowledged() {
 async fn nobody_gets_in_without_a_token_or_the_scope_for_it() {
     let system = system().await;
     let api = &system.components.env["MEED_API_URL"];
-    let anonymous = system
-        .http
-        .get(format!("{api}/api/v1/rewards/C1"))
-        .send()
-        .await
-        .expect("answer");
+    let anonymous = system.http.get(format!("{api}/api/v1/rewards/C1"));
+    let anonymous = patiently(anonymous).await;
     assert_eq!(anonymous.status(), 401);
     let reader = system.token("reader", "rewards.read").await;
     let body = redemption("R", "C1", 1, "M1");
@@ -441,23 +426,16 @@ async fn nobody_gets_in_without_a_token_or_the_scope_for_it() {
         .post(format!("{api}/api/v1/redeem"))
         .bearer_auth(reader)
         .header("idempotency-key", "k")
-        .json(&body)
-        .send()
-        .await
-        .expect("answer");
+        .json(&body);
+    let refused = patiently(refused).await;
     assert_eq!(refused.status(), 403);
     let problem: Value = refused.json().await.expect("a problem");
     assert!(
         problem["code"].is_string() && problem["requestId"].is_string(),
         "{problem}"
     );
-    let without_key = system
-        .request("POST", "/api/v1/redeem")
-        .await
-        .json(&body)
-        .send()
-        .await
-        .expect("answer");
+    let without_key = system.request("POST", "/api/v1/redeem").await.json(&body);
+    let without_key = patiently(without_key).await;
     assert_eq!(without_key.status(), 400);
 }
 

@@ -4,7 +4,7 @@
 use fantoccini::key::Key;
 use reqwest::Response;
 use serde_json::{Value, json};
-use tests::system::{System, unique};
+use tests::system::{System, patiently, unique};
 
 use crate::{api_system::api_system, browser::Browser};
 
@@ -56,9 +56,9 @@ async fn registered(system: &System, path: &str, token: Option<&str>) -> (String
         request = request.bearer_auth(token);
     }
     let credentials = json!({ "username": name, "password": PASSWORD });
-    let answer = request.json(&credentials).send().await;
-    let answer = answer.expect("the api answers").error_for_status();
-    let answer: Value = answer.expect("it is done").json().await.expect("JSON");
+    let answer = patiently(request.json(&credentials)).await;
+    let answer = answer.error_for_status().expect("it is done");
+    let answer: Value = answer.json().await.expect("JSON");
     (name, answer["userId"].as_str().expect("an id").to_owned())
 }
 
@@ -73,8 +73,8 @@ async fn user_id(system: &System, name: &str) -> String {
 
 async fn admin(system: &System) -> String {
     let url = system.url("/dev/token?sub=admin&role=admin");
-    let answer = system.http.get(url).send().await.expect("the api answers");
-    let answer: Value = answer.json().await.expect("JSON");
+    let request = system.http.get(url);
+    let answer: Value = patiently(request).await.json().await.expect("JSON");
     answer["access_token"].as_str().expect("a token").to_owned()
 }
 
@@ -157,8 +157,8 @@ async fn a_password_that_is_wrong_lets_nobody_in() {
         .http
         .post(deactivate)
         .bearer_auth(admin(&system).await);
-    let done = request.header("idempotency-key", &name).send().await;
-    assert_eq!(done.expect("the api answers").status(), 200);
+    let done = patiently(request.header("idempotency-key", &name)).await;
+    assert_eq!(done.status(), 200);
     browser.says(problem, "session has ended").await;
     browser.close().await;
 }
@@ -254,7 +254,7 @@ async fn promotion(system: &System, kind: &str, title: &str, amount: &str) -> Re
         "title": title, "description": "", "type": kind, "amount": amount,
         "startDate": "2026-01-01", "endDate": "2100-01-01"
     });
-    request.json(&body).send().await.expect("the api answers")
+    patiently(request.json(&body)).await
 }
 
 /// The title of the promotion that whoever registers is given. There may be one already, and no second one beside it.
@@ -262,8 +262,8 @@ async fn welcome(system: &System) -> String {
     promotion(system, "WELCOME_BONUS", "Welcome to the programme", "50.00").await;
     let path = "/api/v1/promotions?type=WELCOME_BONUS&active=true";
     let request = system.http.get(system.url(path));
-    let answer = request.bearer_auth(admin(system).await).send().await;
-    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+    let answer = patiently(request.bearer_auth(admin(system).await)).await;
+    let answer: Value = answer.json().await.expect("JSON");
     let now = chrono::Utc::now().to_rfc3339();
     let all = answer["promotions"].as_array().expect("a list");
     let holds = |one: &&Value| {
@@ -362,11 +362,7 @@ async fn a_player_is_welcomed_and_staff_offer_more_while_both_watch() {
         .post(system.url(&assign))
         .bearer_auth(admin(&system).await);
     let request = request.header("idempotency-key", unique("key"));
-    request
-        .json(&json!({ "playerIds": [id] }))
-        .send()
-        .await
-        .expect("the api answers");
+    patiently(request.json(&json!({ "playerIds": [id] }))).await;
     player.says("#live", "Live").await;
     player.says("#notifications li:first-child", &after).await;
     let all = "return Array.from(document.querySelectorAll('[data-notification]'), (one) => +one.dataset.notification)";

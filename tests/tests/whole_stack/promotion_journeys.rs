@@ -1,40 +1,24 @@
 //! Promotions through the whole system: made by staff, assigned, welcomed with, claimed.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use tests::system::{System, system, unique};
+use tests::system::{System, patiently, system, unique};
 
 /// A token of the dev profile.
 async fn token(system: &System, sub: &str, role: &str) -> String {
-    let answer = system
+    let request = system
         .http
         .get(system.url("/dev/token"))
-        .query(&[("sub", sub), ("role", role)])
-        .send()
-        .await
-        .expect("the api answers");
-    let answer: Value = answer.json().await.expect("JSON");
+        .query(&[("sub", sub), ("role", role)]);
+    let answer: Value = patiently(request).await.json().await.expect("JSON");
     answer["access_token"].as_str().expect("a token").to_owned()
 }
 
-/// Asks until there is an answer: a machine that has too much to do says so, and to ask again.
+/// Asks until there is an answer.
 async fn ask(request: RequestBuilder) -> (StatusCode, Value) {
-    for _ in 0..300 {
-        let again = request.try_clone().expect("a body that is in memory");
-        let answer = again.send().await.expect("the api answers");
-        let status = answer.status();
-        let body: Value = answer.json().await.expect("JSON");
-        let is_waiting =
-            status == StatusCode::SERVICE_UNAVAILABLE || body["code"] == "REQUEST_IN_PROGRESS";
-        if !is_waiting {
-            return (status, body);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    panic!("no answer in a minute");
+    let answer = patiently(request).await;
+    (answer.status(), answer.json().await.expect("JSON"))
 }
 
 /// Somebody with a token.
@@ -213,7 +197,7 @@ async fn ten_registrations_are_welcomed_once() {
         .await;
     let mine = player.clone();
     let told = system
-        .published("notifications", move |m| m.key == mine)
+        .published_once("notifications", move |m| m.key == mine)
         .await;
     assert_eq!(told.len(), 1, "still one");
     let person = Person::new(&system, &player, "player").await;

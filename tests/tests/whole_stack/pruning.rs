@@ -6,6 +6,7 @@ use temporalio_client::{
 };
 use tests::{
     components::temporal,
+    flows::result_of,
     history,
     system::{system, unique},
 };
@@ -45,10 +46,8 @@ async fn the_schedule_removes_what_has_expired() {
         .await;
     let run = runs().await.pop().expect("a run");
     let flow = client.get_workflow_handle::<Prune>(&run.workflow_id);
-    let pruned = flow
-        .get_result(WorkflowGetResultOptions::default())
-        .await
-        .expect("it comes to its end");
+    let pruned =
+        result_of(async || flow.get_result(WorkflowGetResultOptions::default()).await).await;
     assert!(pruned.iter().all(|p| p.removed.is_some()), "{pruned:?}");
     let left: Vec<String> =
         sqlx::query_scalar("SELECT key FROM idempotency_keys WHERE client = 'a test'")

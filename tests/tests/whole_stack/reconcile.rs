@@ -2,7 +2,10 @@
 //!
 //! What is not safe to repair is put right with the very command that the finding names.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -11,15 +14,16 @@ use rdkafka::{
 use serde_json::{Value, json};
 use temporalio_client::{
     Client, RpcOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
-    WorkflowFetchHistoryOptions, WorkflowTerminateOptions,
+    WorkflowFetchHistoryOptions, WorkflowGetResultOptions, WorkflowTerminateOptions,
     schedules::{
         PauseScheduleOptions, ScheduleOverlapPolicy, TriggerScheduleOptions, UnpauseScheduleOptions,
     },
 };
 use tests::{
     components::{YEAR_SECONDS, meed, repository, temporal},
+    flows::result_of,
     history,
-    system::{PATIENCE, System, system_alone, unique},
+    system::{PATIENCE, System, patiently, system_alone, unique},
 };
 use workflows::{
     Reconcile, Redeem,
@@ -40,35 +44,41 @@ async fn books() -> Books {
 }
 
 impl Books {
-    /// Runs `meed reconcile`: what it printed as JSON. Its end says whether findings are open.
+    /// Runs `meed reconcile`: what it printed as JSON. Its end says whether findings are open. On a
+    /// machine that has too much to do the server may not answer it, or a comparison be given up:
+    /// the next one makes up for it.
     async fn reconcile(&self, arguments: &[&str]) -> Value {
-        let mut command = Command::new(repository().join("target/debug/meed"));
-        command
-            .args(["reconcile", "--json"])
-            .args(arguments)
-            .envs(&self.system.components.env)
-            .current_dir(repository());
-        let output = tokio::task::spawn_blocking(move || command.output())
-            .await
-            .expect("it runs")
-            .expect("target/debug/meed is there");
-        let told = String::from_utf8_lossy(&output.stderr);
-        let document: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {told}"));
-        let open = document["findings"].as_array().expect("findings");
-        let finished = document["report"]["compared"]
-            .as_array()
-            .expect("comparisons")
-            .iter()
-            .all(|compared| compared["outcome"].is_object());
-        assert!(finished, "every comparison comes to its end: {document}");
-        assert_eq!(output.status.success(), open.is_empty(), "{told}");
-        document
+        let started = Instant::now();
+        loop {
+            let mut command = Command::new(repository().join("target/debug/meed"));
+            command
+                .args(["reconcile", "--json"])
+                .args(arguments)
+                .envs(&self.system.components.env)
+                .current_dir(repository());
+            let output = tokio::task::spawn_blocking(move || command.output())
+                .await
+                .expect("it runs")
+                .expect("target/debug/meed is there");
+            let told = String::from_utf8_lossy(&output.stderr);
+            let document: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+            let ended = document.filter(|document| {
+                let compared = document["report"]["compared"].as_array();
+                let mut compared = compared.expect("comparisons").iter();
+                compared.all(|compared| compared["outcome"].is_object())
+            });
+            if let Some(document) = ended {
+                let open = document["findings"].as_array().expect("findings");
+                assert_eq!(output.status.success(), open.is_empty(), "{told}");
+                return document;
+            }
+            assert!(started.elapsed() < PATIENCE, "it comes to no end: {told}");
+        }
     }
 
     /// Compares without repairing until something of this kind about this subject is found.
     async fn find(&self, kind: &str, subject: &str) -> Value {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         loop {
             let document = self.reconcile(&["--report-only"]).await;
             if let Some(found) = finding(&document, kind, subject) {
@@ -213,13 +223,11 @@ async fn pass_over(system: &System, messages: &[(&str, &str, Value)]) {
             }
         }
         // Until the group is empty, others may not commit for it.
-        for _ in 0..100 {
-            if consumer.commit(&list, CommitMode::Sync).is_ok() {
-                return;
-            }
+        let started = Instant::now();
+        while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+            assert!(started.elapsed() < PATIENCE, "not committed: {error}");
             std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("the offsets cannot be committed");
     })
     .await
     .expect("committed");
@@ -416,14 +424,16 @@ async fn confirmations_that_are_missing_lost_or_without_effect_are_found() {
         2,
         "{document}"
     );
-    let again = system
-        .await_published("loyalty.pointsAdded.v2", 2, of_mine())
+    let told = async |topic| system.published(topic, of_mine()).await;
+    system
+        .until("both are published again", async || {
+            told("loyalty.pointsAdded.v2").await.len() >= 2
+                && told("reward-confirmed").await.len() >= 3
+        })
         .await;
+    let again = told("loyalty.pointsAdded.v2").await;
     assert_eq!(again[0].json(), again[1].json(), "the same content");
     assert_eq!(again[0].headers["ce_id"], again[1].headers["ce_id"]);
-    system
-        .await_published("reward-confirmed", 3, of_mine())
-        .await;
 
     // What has no effect is never repaired; its command puts it right.
     let stray = books
@@ -468,8 +478,6 @@ async fn holds_without_flows_and_without_redemptions_are_found() {
         })
         .await;
     let flow = books.client.get_workflow_handle::<Redeem>(&id);
-    let options = WorkflowTerminateOptions::default;
-    flow.terminate(options()).await.expect("it ends");
     // A hold of a redemption that nobody knows.
     let stray = unique("R");
     let mut tx = system.pool.begin().await.expect("a transaction");
@@ -491,9 +499,17 @@ async fn holds_without_flows_and_without_redemptions_are_found() {
     .expect("written");
     tx.commit().await.expect("committed");
 
-    let held = books.find("POINTS_HELD_FOR_NOTHING", &customer).await;
-    assert!(held["detail"].to_string().contains(&stray), "{held}");
-    let stopped = books.find("REDEMPTION_WITHOUT_FLOW", &id).await;
+    let started = Instant::now();
+    let stopped = loop {
+        // Again, if a comparison has taken so long that a starter has gone on with it.
+        let _ = flow.terminate(WorkflowTerminateOptions::default()).await;
+        let document = books.reconcile(&["--report-only"]).await;
+        if let Some(found) = finding(&document, "REDEMPTION_WITHOUT_FLOW", &id) {
+            break found;
+        }
+        assert!(started.elapsed() < PATIENCE, "{document}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
     books.follow_repair(&stopped).await;
     let described = flow
         .describe(WorkflowDescribeOptions::default())
@@ -501,12 +517,14 @@ async fn holds_without_flows_and_without_redemptions_are_found() {
         .expect("it is known");
     assert_eq!(described.status(), WorkflowExecutionStatus::Running);
 
+    let held = books.find("POINTS_HELD_FOR_NOTHING", &customer).await;
+    assert!(held["detail"].to_string().contains(&stray), "{held}");
     books.follow(&held).await;
     assert_eq!(system.available(&customer).await, Some(200));
     let path = format!("/api/v1/redeem/{id}/cancel");
     let cancel = system.request("POST", &path).await;
     let cancel = cancel.header("idempotency-key", unique("cancel"));
-    cancel.send().await.expect("the api answers");
+    patiently(cancel).await;
     assert_eq!(system.ended(&id).await["status"], "FAILED");
     assert_eq!(system.available(&customer).await, Some(300));
     books.tell_merchant("M2", "pending-confirm").await;
@@ -579,7 +597,7 @@ async fn merchants_that_say_otherwise_are_found() {
 
     // A merchant that does not answer is no disagreement, and is asked again the next time.
     books.tell_merchant("M1", "error").await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let document = loop {
         let document = books.reconcile(&[]).await;
         if outcome(&document, "partners")["notCompared"].as_u64() > Some(0) {
@@ -675,36 +693,48 @@ async fn the_schedule_runs_it_and_stays_paused_when_somebody_has_paused_it() {
     let shipped = meed(env, &["temporal", "apply"]);
     assert!(shipped.contains("every 900 seconds"), "{shipped}");
     let yearly = YEAR_SECONDS.to_string();
-    meed(
-        env,
-        &["temporal", "apply", "--reconcile-every-seconds", &yearly],
-    );
+    let apply = [
+        "temporal",
+        "apply",
+        "--reconcile-every-seconds",
+        &yearly,
+        "--ranking-every-seconds",
+        &yearly,
+    ];
+    meed(env, &apply);
     let options = UnpauseScheduleOptions::default();
     schedule
         .unpause(None::<String>, options)
         .await
         .expect("it goes on");
 
-    let runs_before = described().await.recent_actions().len();
-    let trigger = TriggerScheduleOptions::default();
-    let skip_if_running = ScheduleOverlapPolicy::Skip;
-    schedule
-        .trigger(skip_if_running, trigger)
-        .await
-        .expect("it is triggered");
-    let mut started = Vec::new();
-    books
-        .system
-        .until("it has run", async || {
-            described().await.recent_actions().len() > runs_before
-                && described().await.running_actions().is_empty()
-        })
-        .await;
-    started.extend(described().await.recent_actions());
-    let run = started.last().expect("one");
-    let flow = books
-        .client
-        .get_workflow_handle::<Reconcile>(&run.workflow_id);
+    // A run in which a comparison was given up is made up for by the next one.
+    let started = Instant::now();
+    let flow = loop {
+        let runs_before = described().await.recent_actions().len();
+        let trigger = TriggerScheduleOptions::default();
+        schedule
+            .trigger(ScheduleOverlapPolicy::Skip, trigger)
+            .await
+            .expect("it is triggered");
+        books
+            .system
+            .until("it has begun", async || {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                described().await.recent_actions().len() > runs_before
+            })
+            .await;
+        let run = described().await.recent_actions().pop().expect("one");
+        let flow = books
+            .client
+            .get_workflow_handle::<Reconcile>(&run.workflow_id);
+        let report =
+            result_of(async || flow.get_result(WorkflowGetResultOptions::default()).await).await;
+        if report.unfinished() == 0 {
+            break flow;
+        }
+        assert!(started.elapsed() < PATIENCE, "{report:?}");
+    };
     let ended = flow
         .describe(WorkflowDescribeOptions::default())
         .await
@@ -717,7 +747,7 @@ async fn the_schedule_runs_it_and_stays_paused_when_somebody_has_paused_it() {
     let recorded: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM reconciliation_runs WHERE workflow_id = $1 AND complete",
     )
-    .bind(&run.workflow_id)
+    .bind(flow.info().workflow_id.as_str())
     .fetch_one(&books.system.pool)
     .await
     .expect("counted");

@@ -101,7 +101,7 @@ async fn unreachable_services_are_gone_without_and_named() {
 async fn another_change_of_the_tier_stops_it_and_closing_looks_again() {
     let bench = TierBench::new(1_600).await;
     bench
-        .tell_service("product", json!({ "mode": "slow", "delayMs": 1500 }))
+        .tell_service("product", json!({ "mode": "slow", "delayMs": 4_000 }))
         .await;
     let handle = bench.start(LONG).await;
     // The account is read, and the service thinks.

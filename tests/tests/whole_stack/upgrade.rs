@@ -1,13 +1,15 @@
 //! A release is rehearsed: a flow that began on the old version finishes there after the new one is
 //! out, and what begins then is the new one's.
 
+use std::{fs, path::Path};
+
 use stack::Service;
 use temporalio_client::tonic::IntoRequest;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowExecution, workflowservice::v1::DescribeWorkflowExecutionRequest,
 };
 use tests::{
-    components::{meed, plan, repository, temporal_of},
+    components::{configuration, meed, plan, repository, temporal_of},
     own::{end, own_system},
     system::System,
 };
@@ -112,8 +114,16 @@ async fn stack_does<E: std::fmt::Debug + 'static>(
 
 #[tokio::test]
 async fn a_flow_of_the_old_version_finishes_after_the_new_one_is_out() {
-    let system = own_system(BLOCK, |builder| {
+    // Flows wait for as long as it takes to bring the new version out.
+    let patient = [(
+        "acknowledge_within_seconds = 300",
+        "acknowledge_within_seconds = 3600",
+    )];
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upgrade.toml");
+    fs::write(&file, configuration(&patient)).expect("it can be written");
+    let system = own_system(BLOCK, move |builder| {
         builder
+            .variable("MEED_CONFIG", file.to_string_lossy())
             .variable("MEED_PIN_LONG_FLOWS", "true")
             .variable("MEED_BUILD_ID", "old")
     })

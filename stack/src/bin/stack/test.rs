@@ -102,7 +102,9 @@ fn print_table(
         .unwrap_or(0);
     for (_, outcome, _) in results {
         if let Outcome::Failed { tests, .. } = outcome {
-            tests.iter().for_each(|test| println!("\n{test}"));
+            for test in tests {
+                println!("\n{test}");
+            }
         }
     }
     println!("\n./dev test {suite}");

@@ -13,8 +13,9 @@ use temporalio_common::protos::temporal::api::{
 use tests::{
     breakable::breakable,
     components::temporal_of,
+    flows::result_of,
     steady::redemption,
-    system::{System, unique},
+    system::{System, patiently, unique},
 };
 
 /// Ends a flow's open run as the Web UI does.
@@ -90,7 +91,7 @@ async fn called_back(system: &System, id: &str) {
         "{}/api/v1/partner-callbacks/{callback}",
         system.components.env["MEED_API_URL"]
     );
-    let answer = system
+    let request = system
         .http
         .post(url)
         .header("content-type", "application/json")
@@ -99,10 +100,8 @@ async fn called_back(system: &System, id: &str) {
             simulator::signature::SIGNATURE_HEADER,
             simulator::signature::sign("dev-key-M6", now, body.as_bytes()),
         )
-        .body(body)
-        .send()
-        .await;
-    assert_eq!(answer.expect("the api answers").status(), 200);
+        .body(body);
+    assert_eq!(patiently(request).await.status(), 200);
 }
 
 /// How many transfers deducted a customer's held points for a merchant, and how many gave them back.
@@ -144,10 +143,11 @@ async fn a_terminated_redemption_goes_on_from_where_its_row_stands() {
     let client = temporal_of(system.components).await;
     let (reserved_of, customer) = tokio::join!(system.customer_with(1), system.customer_with(1));
     hold_back(&system, &reserved_of).await;
+    // It has long to answer: all three have to stand where they are until the last is terminated.
     system
         .tell_merchant("M5", &json!({ "mode": "silent" }))
         .await;
-    let reserved = redeem(&system, &reserved_of, "M1").await;
+    let reserved = redeem(&system, &reserved_of, "M5").await;
     let confirming = redeem(&system, &customer, "M5").await;
     let awaiting = redeem(&system, &customer, "M6").await;
     stands(&system, &reserved, "RESERVED").await;
@@ -194,10 +194,8 @@ async fn a_reset_redemption_has_one_effect() {
     ];
     for (id, status) in expected {
         let handle = client.get_workflow_handle::<workflows::Redeem>(id.as_str());
-        let view = handle
-            .get_result(WorkflowGetResultOptions::default())
-            .await
-            .expect("the new run ends");
+        let view =
+            result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await).await;
         assert_eq!(view.state.to_string(), status);
         assert_eq!(closings(&system, id).await, 1, "{id}");
     }
@@ -240,8 +238,8 @@ async fn a_terminated_and_a_reset_tier_upgrade_happen_once() {
     reset(&client, &reset_flow).await;
     for callback in [&callback, &reset_callback] {
         let path = format!("/api/v1/callbacks/{callback}/success");
-        let answer = system.request("POST", &path).await.send().await;
-        assert_eq!(answer.expect("the api answers").status(), 200);
+        let answer = patiently(system.request("POST", &path).await).await;
+        assert_eq!(answer.status(), 200);
     }
     for customer in [&terminated, &was_reset] {
         let orders = async || {
@@ -269,10 +267,7 @@ async fn a_terminated_and_a_reset_tier_upgrade_happen_once() {
     // A reset of what has ended changes nothing.
     reset(&client, &reset_flow).await;
     let handle = client.get_workflow_handle::<workflows::TierUpgrade>(&reset_flow);
-    handle
-        .get_result(WorkflowGetResultOptions::default())
-        .await
-        .expect("the new run ends");
+    result_of(async || handle.get_result(WorkflowGetResultOptions::default()).await).await;
     let mine = was_reset.clone();
     let told = system
         .await_published("loyalty.tierUpgraded.v1", 1, move |m| m.key == mine)

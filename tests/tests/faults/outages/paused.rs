@@ -1,12 +1,18 @@
 //! Processes that stand still while others go on with what they had begun, and then wake.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use serde_json::json;
+use temporalio_client::{Client, NamespacedClient, tonic::IntoRequest};
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution, workflowservice::v1::DescribeWorkflowExecutionRequest,
+};
 use tests::{
     breakable::{Blow, breakable, second_name},
+    components::temporal_of,
     steady::redemption,
-    system::{System, unique},
+    system::{PATIENCE, System, patiently, unique},
 };
 
 /// How often the worker at this address has met an event that another had posted.
@@ -35,22 +41,25 @@ async fn a_worker_that_wakes_after_its_batch_was_posted_elsewhere_changes_nothin
         .await
         .expect("the customer is locked");
     let event = system.stay(&customer, 1).await;
+    let waits = async || {
+        sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE application_name = 'meed-worker' AND wait_event_type = 'Lock'
+               AND query LIKE '%customers%'",
+        )
+        .fetch_one(&system.pool)
+        .await
+        .expect("the database answers")
+            > 0
+    };
     system
-        .until("the worker waits for the customer", async || {
-            sqlx::query_scalar::<_, i64>(
-                "SELECT count(*) FROM pg_stat_activity
-                 WHERE application_name = 'meed-worker' AND wait_event_type = 'Lock'
-                   AND query LIKE '%customers%'",
-            )
-            .fetch_one(&system.pool)
-            .await
-            .expect("the database answers")
-                > 0
-        })
+        .until("the worker waits for the customer", async || waits().await)
         .await;
     system.blow("worker", Blow::Pause).await;
     // The wait for the lock ends in the database; then it is free for the one that takes over.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    system
+        .until("the wait is over", async || !waits().await)
+        .await;
     held.rollback().await.expect("the customer is free");
     system.start_second("worker").await;
     system
@@ -81,39 +90,122 @@ async fn a_worker_that_wakes_after_its_batch_was_posted_elsewhere_changes_nothin
     system.assert_ledger_agrees().await;
 }
 
+/// Whether this process has the patient attempt to ask a redemption's merchant, which follows the quick one.
+async fn is_asking(client: &Client, pid: i32, id: &str) -> bool {
+    let request = DescribeWorkflowExecutionRequest {
+        namespace: client.namespace(),
+        execution: Some(WorkflowExecution {
+            workflow_id: id.to_owned(),
+            run_id: String::new(),
+        }),
+    };
+    let mut service = client.connection().workflow_service();
+    let described = service.describe_workflow_execution(request.into_request());
+    let process = format!("@{pid}");
+    described.await.is_ok_and(|described| {
+        let steps = described.into_inner().pending_activities;
+        let mut by = steps.iter().map(|step| &step.last_worker_identity);
+        by.any(|worker| worker.ends_with(&process))
+    })
+}
+
+/// Whether one of these redemptions has ended.
+async fn one_is_over(system: &System, ids: &[String]) -> bool {
+    let over: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM redemptions
+         WHERE redeem_request_id = ANY($1) AND state IN ('SUCCESS', 'FAILED')",
+    )
+    .bind(ids)
+    .fetch_one(&system.pool)
+    .await
+    .expect("the database answers");
+    over > 0
+}
+
+/// Whether the merchant has confirmed all these, to the quick attempt and to the patient one.
+async fn has_confirmed(system: &System, ids: &[String]) -> bool {
+    let book = system.merchant_book("M1").await;
+    ids.iter().all(|id| {
+        let mut of_id = book.iter().filter(|entry| entry["redeemRequestId"] == **id);
+        of_id.any(|entry| entry["status"] == "CONFIRMED" && entry["posts"].as_i64() >= Some(2))
+    })
+}
+
+/// A customer's two redemptions, for which the merchant's confirmations are at hand at an api that is paused, and of
+/// which the second one was taken back at the other api meanwhile. Nothing when this machine was too slow for that: an
+/// attempt takes no longer than some seconds, and then the redemptions end.
+async fn paused_and_taken_back(
+    system: &System,
+    client: &Client,
+    second: &str,
+    token: &str,
+) -> Option<(String, String, String)> {
+    let customer = system.customer_with(1).await;
+    // The merchant takes its time: longer than the quick attempt, not too long for the patient one.
+    let slow = json!({ "mode": "slow", "delayMs": 4_500 });
+    system.tell_merchant("M1", &slow).await;
+    let ids = [unique("R"), unique("R")];
+    let bodies = ids.each_ref().map(|id| redemption(id, &customer, 10, "M1"));
+    let (kept, taken_back) = tokio::join!(
+        system.redeem(&ids[0], &bodies[0]),
+        system.redeem(&ids[1], &bodies[1])
+    );
+    assert_eq!(
+        (kept.status(), taken_back.status()),
+        (StatusCode::ACCEPTED, StatusCode::ACCEPTED)
+    );
+    let pid = system.components.stack.pid("api").expect("it runs");
+    system
+        .until("the merchant is asked", async || {
+            let asked =
+                is_asking(client, pid, &ids[0]).await && is_asking(client, pid, &ids[1]).await;
+            asked || one_is_over(system, &ids).await
+        })
+        .await;
+    // By then it has sent the question.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    system.blow("api", Blow::Pause).await;
+    system
+        .until("the merchant confirms both", async || {
+            has_confirmed(system, &ids).await || one_is_over(system, &ids).await
+        })
+        .await;
+    if !one_is_over(system, &ids).await {
+        let cancel = system
+            .http
+            .post(format!("{second}/api/v1/redeem/{}/cancel", ids[1]))
+            .bearer_auth(token)
+            .header("idempotency-key", unique("k"));
+        let cancel = patiently(cancel).await.status();
+        if cancel == StatusCode::ACCEPTED {
+            let [kept, taken_back] = ids;
+            return Some((customer, kept, taken_back));
+        }
+        assert_eq!(cancel, StatusCode::CONFLICT);
+    }
+    system.blow("api", Blow::Resume).await;
+    system.blow("api", Blow::Await).await;
+    for id in &ids {
+        system.ended(id).await;
+    }
+    None
+}
+
 #[tokio::test]
 async fn an_api_that_wakes_after_its_word_with_the_merchant_was_taken_over_changes_nothing() {
     let system = breakable().await;
-    let customer = system.customer_with(1).await;
-    // The merchant takes its time: the quick attempt is over, the patient one is under way.
-    let slow = json!({ "mode": "slow", "delayMs": 4_500 });
-    system.tell_merchant("M1", &slow).await;
-    let (kept, taken_back) = (unique("R"), unique("R"));
-    for id in [&kept, &taken_back] {
-        let body = redemption(id, &customer, 10, "M1");
-        assert_eq!(system.redeem(id, &body).await.status(), 202);
-    }
+    let client = temporal_of(system.components).await;
     let token = system.token("paused", "rewards.redeem").await;
-    for id in [&kept, &taken_back] {
-        system
-            .until("the merchant is asked", async || {
-                let (_, view) = system.get(&format!("/api/v1/redeem/{id}")).await;
-                view["status"] == "CONFIRMING"
-            })
-            .await;
-    }
-    // Longer than the quick attempt.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    system.blow("api", Blow::Pause).await;
+    // It is there before, so that it can take over while the first one's attempts last.
     let second = system.start_second("api").await;
-    let cancel = system
-        .http
-        .post(format!("{second}/api/v1/redeem/{taken_back}/cancel"))
-        .bearer_auth(&token)
-        .header("idempotency-key", unique("k"))
-        .send()
-        .await;
-    assert_eq!(cancel.expect("the second api answers").status(), 202);
+    let began = Instant::now();
+    let (customer, kept, taken_back) = loop {
+        let story = paused_and_taken_back(&system, &client, &second, &token);
+        if let Some(story) = story.await {
+            break story;
+        }
+        assert!(began.elapsed() < PATIENCE, "the redemptions end too soon");
+    };
     let confirm = json!({ "mode": "confirm" });
     system.tell_merchant("M1", &confirm).await;
     let ended = async |id: &str| {

@@ -5,9 +5,9 @@ mod kafka;
 mod postgres;
 mod temporal;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Instant};
 
-use tests::components::repository;
+use tests::{components::repository, system::PATIENCE};
 
 /// The authority of the servers and of Meed.
 const AUTHORITY: &str = "authority";
@@ -87,6 +87,18 @@ async fn meed(
     tokio::task::spawn_blocking(run)
         .await
         .expect("it does not panic")
+}
+
+/// Runs it again for as long as it fails without saying this: a slow machine may not hear why in the
+/// time that a run takes.
+async fn until_said(why: &str, run: impl AsyncFn() -> (bool, String)) -> (bool, String) {
+    let began = Instant::now();
+    loop {
+        let (succeeded, said) = run().await;
+        if succeeded || said.contains(why) || began.elapsed() > PATIENCE {
+            return (succeeded, said);
+        }
+    }
 }
 
 /// What a run that must fail has said.
