@@ -542,6 +542,7 @@ mod tests {
     #[tokio::test]
     async fn a_merchant_that_is_busy_but_well_keeps_its_circuit_closed() {
         const THINKS: Duration = Duration::from_millis(2_500);
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {

@@ -3,7 +3,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use api::grpc::{
     self,
@@ -213,14 +217,18 @@ fn is_given_up(status: &Status) -> bool {
 async fn a_hundred_at_once_are_one_and_never_below_zero() {
     let served = served(None).await;
     let channel = served.channel().await;
+    let given_up = AtomicUsize::new(0);
     let add = |request: AddTransactionRequest| {
         let mut client = TransactionsClient::new(channel.clone());
+        let given_up = &given_up;
         async move {
             // Where the machine is slow, one that waits behind the others is given up. It may have
             // been posted, so it comes again with its id.
             for _ in 0..20 {
                 match client.add_transaction(request.clone()).await {
-                    Err(status) if is_given_up(&status) => {}
+                    Err(status) if is_given_up(&status) => {
+                        given_up.fetch_add(1, Ordering::Relaxed);
+                    }
                     answer => return answer,
                 }
             }
@@ -232,8 +240,10 @@ async fn a_hundred_at_once_are_one_and_never_below_zero() {
     let new = same
         .iter()
         .filter(|answer| answer.as_ref().is_ok_and(|a| !a.get_ref().repeated));
+    let new = new.count();
     // The answer that said so may be one that did not come.
-    assert!(new.count() <= 1, "{same:?}");
+    let is_lost = new == 0 && given_up.load(Ordering::Relaxed) > 0;
+    assert!(new == 1 || is_lost, "{same:?}");
     assert!(same.iter().all(Result::is_ok), "{same:?}");
     let transactions = "SELECT count(*) FROM transactions";
     assert_eq!(served.api.count(transactions).await, 1);

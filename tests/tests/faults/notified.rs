@@ -151,6 +151,7 @@ async fn players_are_told_everything_once_while_replicas_are_restarted() {
     }
     // The proxy has lost one of its replicas; who was on the other one noticed nothing.
     while !behind.gets(2 * EACH).await {
+        behind.closed().await;
         behind = Reader::of(come_again(&proxy, &tokens[1], behind.last()).await);
     }
 

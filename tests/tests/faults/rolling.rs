@@ -101,7 +101,7 @@ async fn a_rolling_restart_of_two_apis_and_two_workers_is_noticed_by_nobody() {
     let system = own_system(ROLLING, |builder| {
         builder
             .replicas(2)
-            .variable("MEED_API_DRAIN_PAUSE_SECONDS", "15")
+            .variable("MEED_API_DRAIN_PAUSE_SECONDS", "10")
     });
     let system = Arc::new(system.await);
     let stack = &system.components.stack;

@@ -15,7 +15,7 @@ use tokio::{process::Command, time::timeout};
 use crate::api_system::api_system;
 
 /// How long the run may take; it takes about a minute.
-const PATIENCE: Duration = Duration::from_secs(1_800);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 const SCOPES: &str = "rewards.read rewards.write rewards.redeem callbacks.write";
 

@@ -18,7 +18,7 @@ use crate::api_system::{api_system, found_by_dev};
 const ANYTHING: char = '…';
 
 /// All commands together may take this long.
-const PATIENCE: Duration = Duration::from_secs(1_800);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What the guide must show, whatever else it does.
 const SHOWN: [&str; 10] = [

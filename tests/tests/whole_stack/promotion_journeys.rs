@@ -200,6 +200,15 @@ async fn ten_registrations_are_welcomed_once() {
         .published_once("notifications", move |m| m.key == mine)
         .await;
     assert_eq!(told.len(), 1, "still one");
+    let (written,): (i64,) = sqlx::query_as(
+        "SELECT count(*) FROM outbox
+         WHERE topic = 'notifications' AND message_key = convert_to($1, 'UTF8')",
+    )
+    .bind(&player)
+    .fetch_one(&system.pool)
+    .await
+    .expect("counted");
+    assert_eq!(written, 1, "and not twice the same");
     let person = Person::new(&system, &player, "player").await;
     let body = json!({ "promotionId": welcome });
     let (status, claimed) = person.post("/api/v1/promotions/claim", &body).await;

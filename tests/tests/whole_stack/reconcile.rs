@@ -231,7 +231,7 @@ async fn pass_over(system: &System, messages: &[(&str, &str, Value)]) {
     })
     .await
     .expect("committed");
-    stack.start_planned("worker").expect("it starts again");
+    stack.restart("worker").expect("it starts again");
 }
 
 #[tokio::test]
