@@ -19,7 +19,7 @@ const PORT_BASE: u16 = 26_000;
 const BLOCK_SIZE: u16 = 100;
 
 /// Longer than any test: how often schedules do their work.
-pub const YEAR_SECONDS: u32 = 365 * 24 * 3_600;
+const YEAR_SECONDS: u32 = 365 * 24 * 3_600;
 
 /// The running components.
 pub struct Components {
@@ -68,7 +68,17 @@ pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) 
         .fresh();
     let stack = shape(builder).start().expect("the components start");
     let env: HashMap<String, String> = stack.env().into_iter().collect();
-    // Schedules would repair what a test has broken, so they run when a test says so.
+    rest_schedules(&env);
+    Components { stack, env }
+}
+
+/// Lets schedules work once a year: they would repair what a test has broken, so they run when a test
+/// says so.
+///
+/// # Panics
+/// When Temporal does not take it in time.
+#[expect(clippy::implicit_hasher, reason = "the components' own map")]
+pub fn rest_schedules(env: &HashMap<String, String>) {
     let yearly = YEAR_SECONDS.to_string();
     let apply = [
         "temporal",
@@ -78,8 +88,7 @@ pub fn started_as(block: u16, shape: impl FnOnce(StackBuilder) -> StackBuilder) 
         "--ranking-every-seconds",
         &yearly,
     ];
-    set_up(&env, &apply);
-    Components { stack, env }
+    set_up(env, &apply);
 }
 
 /// What runs on the components.

@@ -20,7 +20,7 @@ use temporalio_client::{
     },
 };
 use tests::{
-    components::{YEAR_SECONDS, meed, repository, temporal},
+    components::{meed, repository, rest_schedules, temporal},
     flows::result_of,
     history,
     system::{PATIENCE, System, patiently, system_alone, unique},
@@ -692,16 +692,7 @@ async fn the_schedule_runs_it_and_stays_paused_when_somebody_has_paused_it() {
     assert_eq!(interval(&description), (1800, skip));
     let shipped = meed(env, &["temporal", "apply"]);
     assert!(shipped.contains("every 900 seconds"), "{shipped}");
-    let yearly = YEAR_SECONDS.to_string();
-    let apply = [
-        "temporal",
-        "apply",
-        "--reconcile-every-seconds",
-        &yearly,
-        "--ranking-every-seconds",
-        &yearly,
-    ];
-    meed(env, &apply);
+    rest_schedules(env);
     let options = UnpauseScheduleOptions::default();
     schedule
         .unpause(None::<String>, options)
