@@ -179,7 +179,7 @@ pub async fn database() -> store::testing::TestDatabase {
 pub fn set_up(env: &HashMap<String, String>, arguments: &[&str]) {
     let started = Instant::now();
     loop {
-        let output = ran(env, arguments);
+        let output = run_meed(env, arguments);
         if output.status.success() {
             return;
         }
@@ -189,7 +189,12 @@ pub fn set_up(env: &HashMap<String, String>, arguments: &[&str]) {
     }
 }
 
-fn ran(env: &HashMap<String, String>, arguments: &[&str]) -> Output {
+/// Runs the operations program, which `cargo build --workspace --bins` has made, whatever comes of it.
+///
+/// # Panics
+/// When it is missing.
+#[expect(clippy::implicit_hasher, reason = "the components' own map")]
+pub fn run_meed(env: &HashMap<String, String>, arguments: &[&str]) -> Output {
     Command::new(repository().join("target/debug/meed"))
         .args(arguments)
         .envs(env)
@@ -198,13 +203,13 @@ fn ran(env: &HashMap<String, String>, arguments: &[&str]) -> Output {
         .expect("target/debug/meed is there; `./dev test` builds it first")
 }
 
-/// Runs the operations program, which `cargo build --workspace --bins` has made.
+/// Runs the operations program: what it printed.
 ///
 /// # Panics
 /// When it is missing or fails.
 #[expect(clippy::implicit_hasher, reason = "the components' own map")]
 pub fn meed(env: &HashMap<String, String>, arguments: &[&str]) -> String {
-    let output = ran(env, arguments);
+    let output = run_meed(env, arguments);
     assert!(
         output.status.success(),
         "meed {arguments:?}: {}",

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    process::Output,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 use stack::Stack;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::components::{Components, components, configuration, plan, set_up};
+use crate::components::{Components, components, configuration, plan, run_meed, set_up};
 
 /// How long a journey may wait for something before it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -292,6 +293,20 @@ impl System {
         let answer = self.request("GET", path).await.send().await;
         let response = answer.expect("the api answers");
         (response.status(), response.json().await.expect("JSON"))
+    }
+
+    /// Runs the operations program on this system, whatever comes of it.
+    ///
+    /// # Panics
+    /// When it is missing.
+    pub async fn run_meed(&self, arguments: &[&str]) -> Output {
+        let components = self.components;
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let run = move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            run_meed(&components.env, &arguments)
+        };
+        tokio::task::spawn_blocking(run).await.expect("it runs")
     }
 
     /// What a simulated merchant has booked.

@@ -1,27 +1,12 @@
 //! Commands of the operations program that ask a running system.
 
-use std::{
-    process::{Command, Output},
-    time::Instant,
-};
+use std::{process::Output, time::Instant};
 
 use serde_json::json;
 use tests::{
     components::repository,
     system::{PATIENCE, System, system, unique},
 };
-
-async fn meed(system: &System, arguments: &[&str]) -> Output {
-    let mut command = Command::new(repository().join("target/debug/meed"));
-    command
-        .args(arguments)
-        .envs(&system.components.env)
-        .current_dir(repository());
-    tokio::task::spawn_blocking(move || command.output())
-        .await
-        .expect("it does not panic")
-        .expect("target/debug/meed is there; `./dev test` builds it first")
-}
 
 fn said(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -31,7 +16,7 @@ fn said(bytes: &[u8]) -> String {
 async fn smoked(system: &System, arguments: &[&str], wanted: impl Fn(&Output) -> bool) -> Output {
     let started = Instant::now();
     loop {
-        let output = meed(system, arguments).await;
+        let output = system.run_meed(arguments).await;
         if wanted(&output) {
             return output;
         }
@@ -54,7 +39,7 @@ async fn smoke_checks_a_system_from_end_to_end() {
         "--scope",
         scope,
     ];
-    let secret = said(&meed(&system, &client).await.stdout);
+    let secret = said(&system.run_meed(&client).await.stdout);
     let client = ["--client", &id, "--secret", secret.trim()];
     for more in [&[][..], &["--merchant", "M1"], &client] {
         let arguments = [&["smoke", "--url", &url], more].concat();
@@ -70,7 +55,9 @@ async fn smoke_checks_a_system_from_end_to_end() {
 async fn smoke_says_what_does_not_work() {
     let system = system().await;
     // Nobody listens there.
-    let output = meed(&system, &["smoke", "--url", "http://127.0.0.1:9"]).await;
+    let output = system
+        .run_meed(&["smoke", "--url", "http://127.0.0.1:9"])
+        .await;
     assert!(!output.status.success());
     assert!(said(&output.stderr).contains("it is ready"), "{output:?}");
     let url = system.url("");
@@ -96,7 +83,7 @@ async fn config_check_names_every_fault_at_once() {
     let here = good.replace("\"programme.toml\"", &json!(rules).to_string());
     let path = file.to_str().expect("a path").to_owned();
     std::fs::write(&file, &here).expect("written");
-    let output = meed(&system, &["config", "check", &path]).await;
+    let output = system.run_meed(&["config", "check", &path]).await;
     assert!(output.status.success(), "{output:?}");
     assert!(said(&output.stdout).contains("is good"), "{output:?}");
     let broken = here
@@ -104,7 +91,7 @@ async fn config_check_names_every_fault_at_once() {
         .replace("hold_ttl_seconds = 900", "hold_ttl_seconds = 0")
         .replace("[merchants.M7]", "[merchants.meed]");
     std::fs::write(&file, broken).expect("written");
-    let output = meed(&system, &["config", "check", &path]).await;
+    let output = system.run_meed(&["config", "check", &path]).await;
     std::fs::remove_file(&file).expect("removed");
     assert!(!output.status.success());
     let err = said(&output.stderr);

@@ -49,17 +49,9 @@ impl Books {
     /// the next one makes up for it.
     async fn reconcile(&self, arguments: &[&str]) -> Value {
         let started = Instant::now();
+        let arguments = [&["reconcile", "--json"], arguments].concat();
         loop {
-            let mut command = Command::new(repository().join("target/debug/meed"));
-            command
-                .args(["reconcile", "--json"])
-                .args(arguments)
-                .envs(&self.system.components.env)
-                .current_dir(repository());
-            let output = tokio::task::spawn_blocking(move || command.output())
-                .await
-                .expect("it runs")
-                .expect("target/debug/meed is there");
+            let output = self.system.run_meed(&arguments).await;
             let told = String::from_utf8_lossy(&output.stderr);
             let document: Option<Value> = serde_json::from_slice(&output.stdout).ok();
             let ended = document.filter(|document| {
